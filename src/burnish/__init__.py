@@ -1,0 +1,1 @@
+"""burnish: supervised fine-tuning that proves what it grades."""
