@@ -1,0 +1,85 @@
+"""Answers from a model: batched, left-padded, stopped by the stop tokens that training taught."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One answer: its ids (the stop token included, where it came) and why it ended, `stop` or `length`."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    finish_reason: str
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within the block dropout is off and no gradient is kept; after it, modes are as they were."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def generate(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    *,
+    stop_ids: Sequence[int],
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    batch_size: int = 16,
+) -> list[Generation]:
+    """Continue each prompt until a stop token or `max_new_tokens`; temperature 0 is greedy.
+
+    Prompts of like length share a batch, so that there is little padding; answers come in the prompts' order.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    answers: dict[int, Generation] = {}
+    with evaluating(model):
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            produced = _generate_batch(
+                model, [prompts[i] for i in batch], stop_ids=stop_ids, limit=max_new_tokens, temperature=temperature
+            )
+            for index, ids in zip(batch, produced, strict=True):
+                answers[index] = _ended(list(prompts[index]), ids, frozenset(stop_ids))
+    return [answers[i] for i in range(len(prompts))]
+
+
+def _generate_batch(
+    model: nn.Module, prompts: Sequence[Sequence[int]], *, stop_ids: Sequence[int], limit: int, temperature: float
+) -> list[list[int]]:
+    longest = max(len(prompt) for prompt in prompts)
+    filler = stop_ids[0] if stop_ids else 0
+    device = next(model.parameters()).device
+    ids = torch.tensor([[filler] * (longest - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
+    produced: Tensor = model.generate(  # type: ignore[operator]  # any transformers causal LM has it
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=limit,
+        eos_token_id=list(stop_ids) or None,
+        pad_token_id=filler,
+        **sampling,
+    )
+    return [row.tolist() for row in produced[:, longest:]]
+
+
+def _ended(prompt: list[int], produced: list[int], stops: frozenset[int]) -> Generation:
+    """Cut what a batch-mate's longer answer padded on."""
+    for index, token in enumerate(produced):
+        if token in stops:
+            return Generation(prompt, produced[: index + 1], "stop")
+    return Generation(prompt, produced, "length")

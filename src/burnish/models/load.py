@@ -1,0 +1,98 @@
+"""Load a causal language model, give its tokenizer's new tokens rows, write it so that transformers reads it back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from burnish.errors import DataError
+from burnish.models.locate import locate, read_json
+
+
+def default_device() -> torch.device:
+    """The CUDA device of this process if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_model(name: str, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> PreTrainedModel:
+    """A causal LM with the weights of `name`, safetensors only; `dtype=None` keeps the checkpoint's own."""
+    directory = locate(name)
+    if not list(directory.glob("*.safetensors")):
+        raise DataError(
+            f"{directory}: no .safetensors file",
+            rule="weights are read from safetensors only, for a pickle can run code",
+            remedy="convert the model: AutoModelForCausalLM.from_pretrained(...).save_pretrained(...) elsewhere",
+        )
+    kind = read_json(directory / "config.json").get("model_type")
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=dtype or "auto", use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise DataError(
+            f"{directory} (model_type {kind!r}): {error}",
+            rule="the model loads as AutoModelForCausalLM in the installed transformers",
+            remedy="check that the directory is whole; `burnish doctor` prints the installed versions",
+        ) from error
+    return model.to(device or default_device())  # type: ignore[arg-type]
+
+
+def context_length(name: str) -> int | None:
+    """The most tokens the model has positions for, where its config says so."""
+    config = AutoConfig.from_pretrained(locate(name), local_files_only=True).get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    return int(limit) if limit else None
+
+
+@torch.no_grad()
+def add_token_rows(model: PreTrainedModel, num_tokens: int, new_tokens: Sequence[int]) -> None:
+    """Make room for `num_tokens` ids and set the rows of `new_tokens` to the mean of all the others.
+
+    Padded vocabularies keep their spare rows: the table has max(rows there are, num_tokens) rows.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    if num_tokens > rows:
+        model.resize_token_embeddings(num_tokens, mean_resizing=False)
+    trained = torch.ones(model.get_input_embeddings().weight.shape[0], dtype=torch.bool)
+    trained[num_tokens - len(new_tokens) :] = False
+    trained[list(new_tokens)] = False
+    for table in _vocabulary_tables(model):
+        table.weight[list(new_tokens)] = table.weight[trained].float().mean(dim=0).to(table.weight.dtype)
+
+
+def _vocabulary_tables(model: PreTrainedModel) -> list[nn.Module]:
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    shared = head is None or head.weight is embeddings.weight
+    return [embeddings] if shared else [embeddings, head]
+
+
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path, *, stop_ids: Sequence[int]
+) -> None:
+    """Write model, tokenizer, chat template and stop ids so that plain transformers loads and stops."""
+    base = model.generation_config or GenerationConfig()
+    ends = [*stop_ids, *_as_list(tokenizer.eos_token_id)]
+    model.generation_config = GenerationConfig(
+        bos_token_id=base.bos_token_id,
+        eos_token_id=list(dict.fromkeys(ends)),
+        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0],
+    )
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def stop_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that end an answer: those of the model's generation_config, then the tokenizer's end of text."""
+    config = model.generation_config
+    declared = _as_list(config.eos_token_id if config is not None else None)
+    return list(dict.fromkeys([*declared, *_as_list(tokenizer.eos_token_id)]))
+
+
+def _as_list(ids: int | list[int] | None) -> list[int]:
+    if ids is None:
+        return []
+    return [ids] if isinstance(ids, int) else list(ids)

@@ -1,0 +1,92 @@
+"""Optimisers by name, all of them torch's own, behind one small face: step, state by parameter name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Group = dict[str, Any]
+
+
+class Optimizer:
+    """One or two torch optimisers that step together at one learning rate.
+
+    `muon` moves the hidden matrices and leaves embeddings, heads and vectors to AdamW, as its authors do; its
+    update is scaled to AdamW's size, so that one `learning_rate` fits both.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], *, name: str, weight_decay: float, embeddings: frozenset[str]
+    ) -> None:
+        self._names = {id(parameter): key for key, parameter in parameters.items()}
+        self._parts = _build(parameters, name=name, weight_decay=weight_decay, embeddings=embeddings)
+
+    def step(self, learning_rate: float) -> None:
+        """Move every parameter that has a gradient."""
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = learning_rate
+            part.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """The state as flat tensors, `"{parameter}/{entry}"`, ready for safetensors."""
+        flat = {}
+        for part in self._parts:
+            for parameter, entries in part.state.items():
+                for entry, value in entries.items():
+                    key = f"{self._names[id(parameter)]}/{entry}"
+                    flat[key] = value if isinstance(value, Tensor) else torch.tensor(value)
+        return flat
+
+    def load(self, flat: Mapping[str, Tensor]) -> None:
+        """Take a saved state over, by parameter name."""
+        by_parameter: dict[str, dict[str, Tensor]] = {}
+        for key, value in flat.items():
+            parameter, entry = key.rsplit("/", 1)
+            by_parameter.setdefault(parameter, {})[entry] = value
+        for part in self._parts:
+            for group in part.param_groups:
+                for parameter in group["params"]:
+                    saved = by_parameter.get(self._names[id(parameter)], {})
+                    part.state[parameter] = {
+                        entry: value.to(parameter.device) if value.dim() else value.clone()
+                        for entry, value in saved.items()
+                    }
+
+
+def _build(
+    parameters: Mapping[str, nn.Parameter], *, name: str, weight_decay: float, embeddings: frozenset[str]
+) -> list[torch.optim.Optimizer]:
+    matrices = {k: p for k, p in parameters.items() if p.dim() == 2 and k not in embeddings}
+    rest = {k: p for k, p in parameters.items() if k not in matrices}
+    groups = _decay_groups(parameters, weight_decay)
+    match name:
+        case "adamw":
+            return [_adamw(groups)]
+        case "sgd":
+            return [torch.optim.SGD(groups, lr=0.0, momentum=0.9)]
+        case "adafactor":
+            return [torch.optim.Adafactor(groups, lr=0.0)]
+        case "muon":
+            # nn.Parameter order decides nothing here: each matrix is orthogonalised by itself.
+            muon = torch.optim.Muon(
+                list(matrices.values()), lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
+            return [muon, _adamw(_decay_groups(rest, weight_decay))] if rest else [muon]
+        case unknown:
+            raise ValueError(f"no such optimizer: {unknown!r}")
+
+
+def _adamw(groups: list[Group]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=0.0, fused=True)
+
+
+def _decay_groups(parameters: Mapping[str, nn.Parameter], weight_decay: float) -> list[Group]:
+    """Matrices decay; norms and biases, being vectors, do not."""
+    decayed = [p for p in parameters.values() if p.dim() >= 2]
+    free = [p for p in parameters.values() if p.dim() < 2]
+    groups: list[Group] = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,70 @@
+"""fp32 masters: the weights that the optimiser moves, where the model computes in bf16.
+
+A bf16 number keeps 8 bits of mantissa, so an update below 1/256 of a weight is lost in it. AdamW at a learning rate
+of 1e-5 moves most weights by less, and a run on bf16 weights alone hardly learns (pytorch/ao#1124).
+Here the model holds bf16 copies to compute with; gradients are summed over micro-batches in fp32; the optimiser
+moves fp32 masters; the copies are refreshed from them after each update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class Masters:
+    """The trained parameters by name, in fp32, with their gradients summed in fp32.
+
+    Where the model computes in fp32 a master *is* the model's parameter, and nothing is held twice.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._copies = {
+            name: parameter for name, parameter in parameters.items() if parameter.dtype != torch.float32
+        }
+        self.parameters = {
+            name: nn.Parameter(parameter.detach().float()) if name in self._copies else parameter
+            for name, parameter in parameters.items()
+        }
+        for name, copy in self._copies.items():
+            copy.register_post_accumulate_grad_hook(self._collect_into(self.parameters[name]))
+
+    @staticmethod
+    def _collect_into(master: nn.Parameter):  # type: ignore[no-untyped-def]  # a closure torch types as Callable
+        def collect(copy: Tensor) -> None:
+            assert copy.grad is not None
+            if master.grad is None:
+                master.grad = copy.grad.float()
+            else:
+                master.grad.add_(copy.grad)
+            copy.grad = None
+
+        return collect
+
+    def clip(self, max_norm: float | None) -> Tensor:
+        """Scale the summed gradient down to `max_norm` and return its norm before that, a scalar."""
+        held = [p for p in self.parameters.values() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in held if p.grad is not None])
+        if max_norm is not None:
+            nn.utils.clip_grads_with_norm_(held, max_norm, norm)
+        return norm
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Round the masters into the copies that the model computes with."""
+        for name, copy in self._copies.items():
+            copy.copy_(self.parameters[name])
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take saved masters over, by name; the model's copies follow."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(tensors[name])
+        self.refresh()
