@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import cache
 from typing import Any
 
@@ -23,10 +24,13 @@ EXAMPLES = {
     "path": "`path: data/train.jsonl`",
 }
 
+CONSEQUENCES = {"default_factory_not_called", "too_short"}
+"""What pydantic adds after the real error: a default with nothing to follow, a list left empty."""
+
 
 def complain(error: ValidationError, said: Said, name: str) -> UsageError:
     """The first problem in full, unknown keys before all else, and how many more there are."""
-    problems = [each for each in error.errors() if each["type"] != "default_factory_not_called"]
+    problems = [each for each in error.errors() if each["type"] not in CONSEQUENCES] or error.errors()
     first = min(problems, key=lambda each: (each["type"] != "extra_forbidden", each["type"] != "missing"))
     result = _explain(first, said, name)
     others = len({str(_place(each, said)) for each in problems} - {str(_place(first, said))})
@@ -93,9 +97,7 @@ def _place(problem: ErrorDetails, said: Said) -> Place:
     place: Place = ()
     value: Any = said.values
     for step in problem["loc"]:
-        if isinstance(value, dict) and step in value:
-            value = value[step]
-        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+        if step in _steps(value):
             value = value[step]
         elif problem["type"] == "missing":
             value = None
@@ -103,6 +105,12 @@ def _place(problem: ErrorDetails, said: Said) -> Place:
             break
         place = (*place, step)
     return place
+
+
+def _steps(value: Any) -> Collection[Any]:
+    if isinstance(value, list):
+        return range(len(value))
+    return value.keys() if isinstance(value, dict) else ()
 
 
 def _value(values: Any, place: Place) -> Any:
@@ -118,6 +126,8 @@ def _schema() -> dict[str, Any]:
 
 def _allowed(place: Place) -> str:
     definitions = _schema()["$defs"]
-    if place[0] in SOURCE_LISTS and len(place) > 2:
-        return allowed(definitions["DatasetSource"]["properties"][place[2]], definitions)
-    return allowed(_schema()["properties"][place[0]], definitions)
+    schema = _schema()["properties"][place[0]]
+    if place[0] in SOURCE_LISTS and len(place) > 1:
+        schema = definitions["DatasetSource"]
+        schema = schema["properties"][place[2]] if len(place) > 2 else schema
+    return allowed(schema, definitions)

@@ -65,6 +65,8 @@ for _tag, _pattern, _first in (
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
+RESOLVERS = _Loader.yaml_implicit_resolvers
+
 
 def read_document(path: Path) -> Document:
     """Read a YAML file of at most 1 MB."""
@@ -163,7 +165,7 @@ class _Builder:
             if len(node.value) > 30:
                 _fail(node.start_mark, f"a number of {len(node.value)} digits")
             return int(node.value)
-        return self.loader.construct_object(node)  # type: ignore[no-untyped-call]
+        return self.loader.construct_object(node)
 
 
 def _fail(mark: yaml.Mark, saw: str) -> NoReturn:

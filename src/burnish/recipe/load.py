@@ -39,7 +39,7 @@ WORDS = {"model", "tokenizer", "chat_template", "output_dir", "run_name", "path"
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A recipe, where each value was said (`train.yaml:3`, `override`, `argument`, `default...`), its file."""
+    """A recipe, its file, and where each value was said: `train.yaml:3`, `override`, `default`, ..."""
 
     recipe: Recipe
     origins: dict[str, str]
@@ -136,13 +136,13 @@ def _origin(key: str, recipe: Recipe, said: Said) -> str:
     return "default" if leader is None else f"default for {FOLLOWS[key]}: {leader}"
 
 
-def _source_places(recipe: Recipe) -> Iterator[Place]:
+def _source_places(recipe: Recipe) -> Iterator[tuple[str, int, str]]:
     for key in SOURCE_LISTS:
         for index in range(len(getattr(recipe, key))):
             for name in DatasetSource.model_fields:
                 yield (key, index, name)
 
 
-def _was_said(place: Place, said: Said) -> bool:
-    entry = said.values[place[0]][place[1]]
-    return entry.get(place[2]) is not None
+def _was_said(place: tuple[str, int, str], said: Said) -> bool:
+    key, index, name = place
+    return said.values[key][index].get(name) is not None

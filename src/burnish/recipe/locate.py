@@ -20,7 +20,7 @@ from burnish.recipe.words import show
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 DATA_SUFFIXES = (
-    ".jsonl", ".json", ".ndjson", ".parquet", ".arrow", ".csv", ".tsv", ".txt", ".gz", ".zst", ".xz", ".bz2", ".zip",
+    ".jsonl", ".json", ".ndjson", ".parquet", ".arrow", ".csv", ".tsv", ".txt", ".gz", ".zst", ".zip",
 )  # fmt: skip
 EMBEDDED = "marble"
 
@@ -101,9 +101,9 @@ def absolute(path: str) -> str:
 
 
 def _matches(path: str) -> bool:
-    return os.path.exists(path) or (
-        glob.has_magic(path) and any(True for _ in glob.iglob(path, recursive=True))
-    )
+    if Path(path).exists():
+        return True
+    return glob.has_magic(path) and any(True for _ in glob.iglob(path, recursive=True))  # noqa: PTH207
 
 
 def _shorten(path: str) -> str:

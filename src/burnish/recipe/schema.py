@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
 
 from burnish.recipe.choices import (
     Adapter,
@@ -58,13 +58,15 @@ class DatasetSource(Keys):
     path: Text = Field(
         description="File, glob, folder, or `owner/name` on the hub. JSONL, JSON, Parquet, Arrow."
     )
-    split: Text = Field("train", description="Which split of a hub dataset to read; files have none.")
+    split: Text = Field(default="train", description="Which split of a hub dataset to read; files have none.")
     format: DataFormat = Field(
-        DataFormat.AUTO, description="Layout of the records; `auto` looks and says why."
+        default=DataFormat.AUTO, description="Layout of the records; `auto` looks and says why."
     )
-    weight: float = Field(1.0, gt=0, description="Loss weight of every graded token of this source.")
-    max_samples: Positive | None = Field(None, description="Read at most this many rows, in file order.")
-    name: Text | None = Field(None, description="What reports call this source; null: its path.")
+    weight: float = Field(default=1.0, gt=0, description="Loss weight of every graded token of this source.")
+    max_samples: Positive | None = Field(
+        default=None, description="Read at most this many rows, in file order."
+    )
+    name: Text | None = Field(default=None, description="What reports call this source; null: its path.")
 
 
 def _one_source(value: Any) -> Any:
@@ -79,13 +81,13 @@ class Recipe(Keys):
     # The model
     model: Text = Field(description="Hub id, directory, or `marble` for the embedded base model.")
     tokenizer: Text | None = Field(
-        None, description="Hub id or directory of the tokenizer; null: the model's."
+        default=None, description="Hub id or directory of the tokenizer; null: the model's."
     )
     chat_template: Text | None = Field(
-        None,
+        default=None,
         description="Path of a Jinja file that replaces the model's own chat template; null: the model's.",
     )
-    chat_template_kwargs: dict[str, Any] = Field(
+    chat_template_kwargs: dict[str, JsonValue] = Field(
         default_factory=dict, description="Variables given to the chat template, such as `enable_thinking`."
     )
 
@@ -93,33 +95,40 @@ class Recipe(Keys):
     datasets: tuple[DatasetSource, ...] = Field(
         min_length=1, description="What to train on: one path, one mapping, or a list of either."
     )
-    val_set_size: int | float = Field(
-        0.0, ge=0, description="Held out of `datasets`: a share below 1, or a number of rows from 1 up."
+    val_set_size: Positive | Share = Field(
+        default=0.0, description="Held out of `datasets`: a share below 1, or a number of rows from 1 up."
     )
     val_datasets: tuple[DatasetSource, ...] = Field(
-        (), description="Datasets that are held out as they are; instead of `val_set_size`."
+        default=(), description="Datasets that are held out as they are; instead of `val_set_size`."
     )
-    train_on: TrainOn = Field(TrainOn.ALL, description="Grade all assistant turns, or only the last.")
-    max_length: int = Field(2048, ge=2, description="Longest example, in tokens.")
+    train_on: TrainOn = Field(default=TrainOn.ALL, description="Grade all assistant turns, or only the last.")
+    max_length: int = Field(default=2048, ge=2, description="Longest example, in tokens.")
     on_too_long: TooLong = Field(
-        TooLong.DROP, description="An example over `max_length`: drop it, cut its last answer, or stop."
+        default=TooLong.DROP,
+        description="An example over `max_length`: drop it, cut its last answer, or stop.",
     )
     on_bad_row: BadRow = Field(
-        BadRow.ERROR, description="A row that cannot be read: stop, or drop and count it."
+        default=BadRow.ERROR, description="A row that cannot be read: stop, or drop and count it."
     )
-    packing: bool = Field(True, description="Lay examples end to end with no padding; the loss is the same.")
+    packing: bool = Field(
+        default=True, description="Lay examples end to end with no padding; the loss is the same."
+    )
 
     # What is trained
-    adapter: Adapter = Field(Adapter.FULL, description="Train every weight, or low-rank matrices (`lora`).")
-    lora_r: int = Field(16, ge=1, description="Rank of the LoRA matrices.")
+    adapter: Adapter = Field(
+        default=Adapter.FULL, description="Train every weight, or low-rank matrices (`lora`)."
+    )
+    lora_r: int = Field(default=16, ge=1, description="Rank of the LoRA matrices.")
     lora_alpha: float = Field(
         default_factory=lambda given: 2.0 * given["lora_r"],
         gt=0,
         description="LoRA scale numerator (scale = alpha / r). Default: 2 x `lora_r`.",
     )
-    lora_dropout: Share = Field(0.0, description="Dropout on the input of the LoRA matrices, as a share.")
+    lora_dropout: Share = Field(
+        default=0.0, description="Dropout on the input of the LoRA matrices, as a share."
+    )
     lora_target_modules: Text | tuple[Text, ...] = Field(
-        "all-linear",
+        default="all-linear",
         description="Layers that get LoRA: `all-linear`, a list of names, or a regular expression.",
     )
 
@@ -129,57 +138,71 @@ class Recipe(Keys):
         gt=0,
         description="Peak learning rate. Default: 2e-5 for `adapter: full`, 2e-4 for `adapter: lora`.",
     )
-    lr_scheduler: Scheduler = Field(Scheduler.COSINE, description="Shape of the learning rate after warm-up.")
+    lr_scheduler: Scheduler = Field(
+        default=Scheduler.COSINE, description="Shape of the learning rate after warm-up."
+    )
     warmup_steps: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Updates of linear warm-up; instead of `warmup_ratio`."
+        default=None, description="Updates of linear warm-up; instead of `warmup_ratio`."
     )
     warmup_ratio: Share | None = Field(
         default_factory=lambda given: 0.03 if given["warmup_steps"] is None else None,
         description="Share of all updates that warm up linearly. Default: 0.03 without `warmup_steps`.",
     )
-    optimizer: Optimizer = Field(Optimizer.ADAMW, description="The optimiser.")
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay, per unit of learning rate.")
-    max_grad_norm: Annotated[float, Field(gt=0)] | None = Field(
-        1.0, description="Gradients longer than this are scaled down to it; null: no clipping."
+    optimizer: Optimizer = Field(default=Optimizer.ADAMW, description="The optimiser.")
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="Decoupled weight decay, per unit of learning rate."
     )
-    max_steps: Positive | None = Field(None, description="Updates to make; instead of `num_epochs`.")
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = Field(
+        default=1.0, description="Gradients longer than this are scaled down to it; null: no clipping."
+    )
+    max_steps: Positive | None = Field(default=None, description="Updates to make; instead of `num_epochs`.")
     num_epochs: Positive | None = Field(
         default_factory=lambda given: 3 if given["max_steps"] is None else None,
         description="Passes over the training rows. Default: 3 without `max_steps`.",
     )
-    global_batch_size: int = Field(32, ge=1, description="Rows per update, over all devices.")
+    global_batch_size: int = Field(default=32, ge=1, description="Rows per update, over all devices.")
     micro_batch_size: Literal["auto"] | Positive = Field(
-        "auto", description="Rows per forward pass on one device; changes memory and speed, never the loss."
+        default="auto",
+        description="Rows per forward pass on one device; changes memory and speed, never the loss.",
     )
-    shuffle: bool = Field(True, description="New row order each epoch, from `seed`; false: file order.")
+    shuffle: bool = Field(
+        default=True, description="New row order each epoch, from `seed`; false: file order."
+    )
 
     # Precision and memory
-    dtype: DType = Field(DType.BFLOAT16, description="Precision of the forward and backward passes.")
-    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, slower.")
-    compile: bool = Field(False, description="Compile the model with torch.compile.")
+    dtype: DType = Field(default=DType.BFLOAT16, description="Precision of the forward and backward passes.")
+    gradient_checkpointing: bool = Field(
+        default=False, description="Recompute activations: less memory, slower."
+    )
+    compile: bool = Field(default=False, description="Compile the model with torch.compile.")
 
     # Evaluation, saving, stopping
-    eval_steps: int | float | None = Field(
-        None, gt=0, description="Evaluate every so many updates, or every share of the run; null: ten times."
+    eval_steps: Positive | Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Evaluate every so many updates, or every share of the run; null: ten times.",
     )
     save_steps: Positive | None = Field(
-        None, description="Also save every so many updates; null: only the best and the last."
+        default=None, description="Also save every so many updates; null: only the best and the last."
     )
-    save_total_limit: int = Field(2, ge=1, description="Checkpoints kept; the best and the last always stay.")
+    save_total_limit: int = Field(
+        default=2, ge=1, description="Checkpoints kept; the best and the last always stay."
+    )
     early_stopping_patience: Positive | None = Field(
-        None, description="Stop after so many evaluations without a better held-out loss; null: never."
+        default=None,
+        description="Stop after so many evaluations without a better held-out loss; null: never.",
     )
-    sample_prompts: tuple[Text | tuple[dict[str, Any], ...], ...] = Field(
-        (), description="Prompts answered at each evaluation: plain strings, or lists of messages."
+    sample_prompts: tuple[Text | tuple[dict[str, JsonValue], ...], ...] = Field(
+        default=(), description="Prompts answered at each evaluation: plain strings, or lists of messages."
     )
 
     # The run
-    output_dir: Text = Field("runs", description="Folder that holds the run directories.")
+    output_dir: Text = Field(default="runs", description="Folder that holds the run directories.")
     run_name: Annotated[str, Field(pattern=RUN_NAME)] | None = Field(
-        None, description="Name of the run directory; null: made at the start from model, adapter and time."
+        default=None,
+        description="Name of the run directory; null: made at the start from model, adapter and time.",
     )
-    seed: int = Field(42, ge=0, lt=2**32, description="Seed of data order, new weights and dropout.")
-    report_to: tuple[Tracker, ...] = Field((), description="Trackers that get a copy of the metrics.")
+    seed: int = Field(default=42, ge=0, lt=2**32, description="Seed of data order, new weights and dropout.")
+    report_to: tuple[Tracker, ...] = Field(default=(), description="Trackers that get a copy of the metrics.")
 
     @model_validator(mode="before")
     @classmethod
@@ -199,9 +222,9 @@ class Recipe(Keys):
         trackers = [value] if isinstance(value, str) else value
         return [] if trackers in (["none"], ("none",)) else trackers
 
-    @field_validator("val_set_size", "eval_steps")
+    @field_validator("val_set_size", "eval_steps", mode="before")
     @classmethod
-    def _share_or_count(cls, value: float | None) -> float | None:
+    def _share_or_count(cls, value: Any) -> Any:
         if isinstance(value, float) and value >= 1:
             raise ValueError(
                 "a value below 1 is a share and a whole number, written without a point, a count"

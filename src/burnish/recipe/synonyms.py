@@ -1,4 +1,4 @@
-"""Keys of other tools and what burnish calls them, so that an unknown key gets an answer, not only a refusal."""
+"""Keys of other tools and what burnish calls them, so that an unknown key gets an answer."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ SAY_IN_A_DATASET = {
 
 
 def say_instead(key: str, known: Iterable[str]) -> str:
-    """What to write in place of an unknown key: a known key that is spelt nearly so, or the other tool's twin."""
+    """What to write in place of an unknown key: the nearest known key, or the twin of another tool's key."""
     bare = key.strip().lower().replace("-", "_")
     choices = list(known)
     if bare in choices:

@@ -44,9 +44,8 @@ def allowed(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     if "$ref" in schema:
         return allowed(definitions[schema["$ref"].rsplit("/", 1)[-1]], definitions)
     if "anyOf" in schema:
-        bounds = {key: schema[key] for key in BOUNDS if key in schema}
-        parts = [allowed({**bounds, **part}, definitions) for part in schema["anyOf"]]
-        return " or ".join(dict.fromkeys(parts))
+        parts = [allowed(part, definitions) for part in schema["anyOf"]]
+        return f"{', '.join(parts[:-1])}, or {parts[-1]}"
     if "enum" in schema:
         return f"one of {', '.join(schema['enum'])}"
     if "const" in schema:
@@ -62,7 +61,7 @@ def _scalar(schema: Mapping[str, Any]) -> str:
     kind = schema.get("type", "")
     words = [KINDS.get(kind, "anything")]
     if kind in ("integer", "number"):
-        words += [f"{phrase} {schema[key]:g}" for key, phrase in BOUNDS.items() if key in schema]
+        words += [f"{phrase} {schema[key]:,}" for key, phrase in BOUNDS.items() if key in schema]
     if "pattern" in schema:
-        words.append("letters, digits, `.`, `_` and `-`, at most 64, the first a letter or digit")
-    return ", ".join(words)
+        words = ["at most 64 letters, digits, `.`, `_` or `-`, the first a letter or digit"]
+    return " and ".join(words).replace(" and ", " ", 1)
