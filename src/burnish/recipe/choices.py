@@ -1,0 +1,83 @@
+"""The closed lists of words that a recipe's keys take; each is an enum, so code can `match` on it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Adapter(StrEnum):
+    """What is trained: every weight of the model, or low-rank matrices beside its linear layers."""
+
+    FULL = "full"
+    LORA = "lora"
+
+
+PLANNED_ADAPTERS = ("dora", "rslora", "pissa", "lora_xs", "qlora", "qdora", "bottleneck")
+"""Methods that the design names and this release lacks, so that asking for one gets a straight answer."""
+
+
+class DataFormat(StrEnum):
+    """How the records of a dataset are laid out."""
+
+    AUTO = "auto"
+    MESSAGES = "messages"
+    SHAREGPT = "sharegpt"
+    ALPACA = "alpaca"
+    PROMPT_COMPLETION = "prompt-completion"
+    TEXT = "text"
+
+
+class TrainOn(StrEnum):
+    """Which assistant turns of a conversation are graded."""
+
+    ALL = "all"
+    LAST = "last"
+
+
+class TooLong(StrEnum):
+    """What happens to an example longer than `max_length`."""
+
+    DROP = "drop"
+    CUT_ANSWER = "cut_answer"
+    ERROR = "error"
+
+
+class BadRow(StrEnum):
+    """What happens to a row that cannot be read."""
+
+    ERROR = "error"
+    DROP = "drop"
+
+
+class Scheduler(StrEnum):
+    """How the learning rate moves after warm-up."""
+
+    COSINE = "cosine"
+    LINEAR = "linear"
+    CONSTANT = "constant"
+    WSD = "wsd"
+
+
+class Optimizer(StrEnum):
+    """Which optimiser turns gradients into updates."""
+
+    ADAMW = "adamw"
+    SGD = "sgd"
+    ADAFACTOR = "adafactor"
+    MUON = "muon"
+
+
+class DType(StrEnum):
+    """In what precision the forward and backward passes run."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class Tracker(StrEnum):
+    """Where metrics are copied to, besides the run directory."""
+
+    NONE = "none"
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+    TRACKIO = "trackio"

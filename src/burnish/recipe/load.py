@@ -1,0 +1,148 @@
+"""From a YAML file and overrides to a checked recipe that knows where each of its values was said.
+
+loaded = load_recipe("train.yaml", ["lora_r=8"])
+loaded.recipe.lora_r          8
+loaded.origins["lora_r"]      "override"
+loaded.origins["model"]       "train.yaml:1"
+loaded.origins["datasets[0].path"]    "train.yaml:2"
+loaded.origins["learning_rate"]       "default for adapter: lora"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from burnish.errors import UsageError
+from burnish.recipe import locate
+from burnish.recipe.complain import complain, dotted
+from burnish.recipe.document import Place, read_document
+from burnish.recipe.said import SOURCE_LISTS, Said, add_overrides, said_in
+from burnish.recipe.schema import DatasetSource, Recipe
+from burnish.recipe.words import SECRET
+
+FOLLOWS = {
+    "learning_rate": "adapter",
+    "lora_alpha": "lora_r",
+    "warmup_ratio": "warmup_steps",
+    "num_epochs": "max_steps",
+}
+"""Keys whose default depends on another key."""
+
+WORDS = {"model", "tokenizer", "chat_template", "output_dir", "run_name", "path", "split", "name"}
+"""Keys that take text: `run_name: 2024` means the text as written, not the number."""
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe, its file, and where each value was said: `train.yaml:3`, `override`, `default`, ..."""
+
+    recipe: Recipe
+    origins: dict[str, str]
+    path: Path | None
+
+
+def load_recipe(source: str | Path | None, overrides: Mapping[str, Any] | Sequence[str] = ()) -> LoadedRecipe:
+    """Read and check a recipe; without a file, everything comes from `overrides`."""
+    path = Path(source) if source is not None else None
+    said = said_in(read_document(path), str(path)) if path else Said()
+    from_python = path is None and isinstance(overrides, Mapping)
+    add_overrides(said, overrides, "argument" if from_python else "override")
+    _take_words_as_written(said)
+    _refuse_secrets(said.values, (), said)
+    name = str(path) if path else "the recipe"
+    try:
+        recipe = Recipe(**said.values)
+    except ValidationError as error:
+        raise complain(error, said, name) from error
+    recipe = _locate_paths(recipe, said, path)
+    return LoadedRecipe(recipe, _origins(recipe, said), path)
+
+
+def _take_words_as_written(said: Said) -> None:
+    for place, text in said.texts.items():
+        container: Any = said.values
+        for step in place[:-1]:
+            container = container[step]
+        is_key = len(place) == 1 or (place[0] in SOURCE_LISTS and len(place) == 3)
+        if is_key and place[-1] in WORDS and container[place[-1]] is not None:
+            container[place[-1]] = text
+
+
+def _refuse_secrets(value: Any, place: Place, said: Said) -> None:
+    """A recipe is copied into the run directory and shown around, so it must hold no key or password."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            _refuse_secrets(each, (*place, key), said)
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            _refuse_secrets(each, (*place, index), said)
+    elif isinstance(value, str) and SECRET.search(value):
+        raise UsageError(
+            f"{said.origin(place)}: {dotted(place)} looks like a key or a password (not shown)",
+            rule="a recipe is written to the run directory, so it holds no secrets",
+            remedy="set it in the environment, for example HF_TOKEN",
+        )
+
+
+def _locate_paths(recipe: Recipe, said: Said, path: Path | None) -> Recipe:
+    update: dict[str, Any] = {}
+    for key in SOURCE_LISTS:
+        sources: tuple[DatasetSource, ...] = getattr(recipe, key)
+        update[key] = tuple(
+            source.model_copy(
+                update={
+                    "path": locate.locate_dataset(
+                        source.path, _at((key, index, "path"), source.path, said, path)
+                    )
+                }
+            )
+            for index, source in enumerate(sources)
+        )
+    for key in ("model", "tokenizer"):
+        value = getattr(recipe, key)
+        update[key] = value and locate.locate_model(value, _at((key,), value, said, path))
+    if recipe.chat_template is not None:
+        at = _at(("chat_template",), recipe.chat_template, said, path)
+        update["chat_template"] = locate.locate_template(recipe.chat_template, at)
+    return recipe.model_copy(update=update)
+
+
+def _at(place: Place, value: str, said: Said, path: Path | None) -> locate.Place:
+    origin = said.origin(place)
+    here = Path.cwd()
+    beside = path.parent.absolute() if path else here
+    folders = (beside, here) if path and origin.startswith(str(path)) else (here, beside)
+    return locate.Place(tuple(dict.fromkeys(folders)), f"{origin}: {dotted(place)}: {value!r}")
+
+
+def _origins(recipe: Recipe, said: Said) -> dict[str, str]:
+    origins = {key: _origin(key, recipe, said) for key in Recipe.model_fields}
+    for place in _source_places(recipe):
+        origins[dotted(place)] = said.origin(place) if _was_said(place, said) else "default"
+    return origins
+
+
+def _origin(key: str, recipe: Recipe, said: Said) -> str:
+    if said.values.get(key) is not None or (key == "max_grad_norm" and key in said.values):
+        return said.origin((key,))
+    if key not in FOLLOWS:
+        return "default"
+    leader = getattr(recipe, FOLLOWS[key])
+    return "default" if leader is None else f"default for {FOLLOWS[key]}: {leader}"
+
+
+def _source_places(recipe: Recipe) -> Iterator[tuple[str, int, str]]:
+    for key in SOURCE_LISTS:
+        for index in range(len(getattr(recipe, key))):
+            for name in DatasetSource.model_fields:
+                yield (key, index, name)
+
+
+def _was_said(place: tuple[str, int, str], said: Said) -> bool:
+    key, index, name = place
+    return said.values[key][index].get(name) is not None

@@ -1,0 +1,270 @@
+"""The recipe's keys. A key, its default and its help stand together; docs and JSON schema follow from here.
+
+The smallest recipe:                 and what it means:
+
+    model: marble                    every other key at the default below; `learning_rate` follows `adapter`,
+    datasets: data/train.jsonl       `lora_alpha` follows `lora_r`, `num_epochs` gives way to `max_steps`
+
+A key that is null is a key that was not said, save `max_grad_norm`, where null means: no clipping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
+
+from burnish.recipe.choices import (
+    Adapter,
+    BadRow,
+    DataFormat,
+    DType,
+    Optimizer,
+    Scheduler,
+    TooLong,
+    Tracker,
+    TrainOn,
+)
+
+LEARNING_RATES = {Adapter.FULL: 2e-5, Adapter.LORA: 2e-4}
+"""The default learning rate of each adapter: the middle of what published runs above 100M parameters use."""
+
+RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+Text = Annotated[str, Field(min_length=1)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Keys(BaseModel):
+    """What the recipe and its parts have in common: nothing extra, nothing changed later, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_not_one(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `num_epochs: true`, which Python would read as 1."""
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and field.annotation is not bool:
+            raise ValueError("true and false are for switches")
+        return value
+
+
+class DatasetSource(Keys):
+    """One source of rows: a file, a glob, a folder or a name on the Hugging Face hub."""
+
+    path: Text = Field(
+        description="File, glob, folder, or `owner/name` on the hub. JSONL, JSON, Parquet, Arrow."
+    )
+    split: Text = Field(default="train", description="Which split of a hub dataset to read; files have none.")
+    format: DataFormat = Field(
+        default=DataFormat.AUTO, description="Layout of the records; `auto` looks and says why."
+    )
+    weight: float = Field(default=1.0, gt=0, description="Loss weight of every graded token of this source.")
+    max_samples: Positive | None = Field(
+        default=None, description="Read at most this many rows, in file order."
+    )
+    name: Text | None = Field(default=None, description="What reports call this source; null: its path.")
+
+
+def _one_source(value: Any) -> Any:
+    """Read `a.jsonl`, `{path: a.jsonl}` and `[a.jsonl, {path: b.jsonl}]` as the same kind of list."""
+    entries = value if isinstance(value, (list, tuple)) else [value]
+    return [{"path": entry} if isinstance(entry, str) else entry for entry in entries]
+
+
+class Recipe(Keys):
+    """Everything one supervised fine-tuning run is told; two keys are enough: `model` and `datasets`."""
+
+    # The model
+    model: Text = Field(description="Hub id, directory, or `marble` for the embedded base model.")
+    tokenizer: Text | None = Field(
+        default=None, description="Hub id or directory of the tokenizer; null: the model's."
+    )
+    chat_template: Text | None = Field(
+        default=None,
+        description="Path of a Jinja file that replaces the model's own chat template; null: the model's.",
+    )
+    chat_template_kwargs: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Variables given to the chat template, such as `enable_thinking`."
+    )
+
+    # The data
+    datasets: tuple[DatasetSource, ...] = Field(
+        min_length=1, description="What to train on: one path, one mapping, or a list of either."
+    )
+    val_set_size: Positive | Share = Field(
+        default=0.0, description="Held out of `datasets`: a share below 1, or a number of rows from 1 up."
+    )
+    val_datasets: tuple[DatasetSource, ...] = Field(
+        default=(), description="Datasets that are held out as they are; instead of `val_set_size`."
+    )
+    train_on: TrainOn = Field(default=TrainOn.ALL, description="Grade all assistant turns, or only the last.")
+    max_length: int = Field(default=2048, ge=2, description="Longest example, in tokens.")
+    on_too_long: TooLong = Field(
+        default=TooLong.DROP,
+        description="An example over `max_length`: drop it, cut its last answer, or stop.",
+    )
+    on_bad_row: BadRow = Field(
+        default=BadRow.ERROR, description="A row that cannot be read: stop, or drop and count it."
+    )
+    packing: bool = Field(
+        default=True, description="Lay examples end to end with no padding; the loss is the same."
+    )
+
+    # What is trained
+    adapter: Adapter = Field(
+        default=Adapter.FULL, description="Train every weight, or low-rank matrices (`lora`)."
+    )
+    lora_r: int = Field(default=16, ge=1, description="Rank of the LoRA matrices.")
+    lora_alpha: float = Field(
+        default_factory=lambda given: 2.0 * given["lora_r"],
+        gt=0,
+        description="LoRA scale numerator (scale = alpha / r). Default: 2 x `lora_r`.",
+    )
+    lora_dropout: Share = Field(
+        default=0.0, description="Dropout on the input of the LoRA matrices, as a share."
+    )
+    lora_target_modules: Text | tuple[Text, ...] = Field(
+        default="all-linear",
+        description="Layers that get LoRA: `all-linear`, a list of names, or a regular expression.",
+    )
+
+    # Optimisation
+    learning_rate: float = Field(
+        default_factory=lambda given: LEARNING_RATES[given["adapter"]],
+        gt=0,
+        description="Peak learning rate. Default: 2e-5 for `adapter: full`, 2e-4 for `adapter: lora`.",
+    )
+    lr_scheduler: Scheduler = Field(
+        default=Scheduler.COSINE, description="Shape of the learning rate after warm-up."
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Updates of linear warm-up; instead of `warmup_ratio`."
+    )
+    warmup_ratio: Share | None = Field(
+        default_factory=lambda given: 0.03 if given["warmup_steps"] is None else None,
+        description="Share of all updates that warm up linearly. Default: 0.03 without `warmup_steps`.",
+    )
+    optimizer: Optimizer = Field(default=Optimizer.ADAMW, description="The optimiser.")
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="Decoupled weight decay, per unit of learning rate."
+    )
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = Field(
+        default=1.0, description="Gradients longer than this are scaled down to it; null: no clipping."
+    )
+    max_steps: Positive | None = Field(default=None, description="Updates to make; instead of `num_epochs`.")
+    num_epochs: Positive | None = Field(
+        default_factory=lambda given: 3 if given["max_steps"] is None else None,
+        description="Passes over the training rows. Default: 3 without `max_steps`.",
+    )
+    global_batch_size: int = Field(default=32, ge=1, description="Rows per update, over all devices.")
+    micro_batch_size: Literal["auto"] | Positive = Field(
+        default="auto",
+        description="Rows per forward pass on one device; changes memory and speed, never the loss.",
+    )
+    shuffle: bool = Field(
+        default=True, description="New row order each epoch, from `seed`; false: file order."
+    )
+
+    # Precision and memory
+    dtype: DType = Field(default=DType.BFLOAT16, description="Precision of the forward and backward passes.")
+    gradient_checkpointing: bool = Field(
+        default=False, description="Recompute activations: less memory, slower."
+    )
+    compile: bool = Field(default=False, description="Compile the model with torch.compile.")
+
+    # Evaluation, saving, stopping
+    eval_steps: Positive | Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Evaluate every so many updates, or every share of the run; null: ten times.",
+    )
+    save_steps: Positive | None = Field(
+        default=None, description="Also save every so many updates; null: only the best and the last."
+    )
+    save_total_limit: int = Field(
+        default=2, ge=1, description="Checkpoints kept; the best and the last always stay."
+    )
+    early_stopping_patience: Positive | None = Field(
+        default=None,
+        description="Stop after so many evaluations without a better held-out loss; null: never.",
+    )
+    sample_prompts: tuple[Text | tuple[dict[str, JsonValue], ...], ...] = Field(
+        default=(), description="Prompts answered at each evaluation: plain strings, or lists of messages."
+    )
+
+    # The run
+    output_dir: Text = Field(default="runs", description="Folder that holds the run directories.")
+    run_name: Annotated[str, Field(pattern=RUN_NAME)] | None = Field(
+        default=None,
+        description="Name of the run directory; null: made at the start from model, adapter and time.",
+    )
+    seed: int = Field(default=42, ge=0, lt=2**32, description="Seed of data order, new weights and dropout.")
+    report_to: tuple[Tracker, ...] = Field(default=(), description="Trackers that get a copy of the metrics.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_not_said(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        return {key: value for key, value in given.items() if value is not None or key == "max_grad_norm"}
+
+    @field_validator("datasets", "val_datasets", mode="before")
+    @classmethod
+    def _list_of_sources(cls, value: Any) -> Any:
+        return _one_source(value)
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _list_of_trackers(cls, value: Any) -> Any:
+        trackers = [value] if isinstance(value, str) else value
+        return [] if trackers in (["none"], ("none",)) else trackers
+
+    @field_validator("val_set_size", "eval_steps", mode="before")
+    @classmethod
+    def _share_or_count(cls, value: Any) -> Any:
+        if isinstance(value, float) and value >= 1:
+            raise ValueError(
+                "a value below 1 is a share and a whole number, written without a point, a count"
+            )
+        return value
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _no_reserved_variable(cls, value: dict[str, Any]) -> dict[str, Any]:
+        reserved = sorted(value.keys() & {"messages", "tools", "add_generation_prompt"})
+        if reserved:
+            raise ValueError(f"burnish itself gives {', '.join(reserved)} to the chat template")
+        return value
+
+    @field_validator("sample_prompts")
+    @classmethod
+    def _messages_have_roles(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        for prompt in value:
+            if not isinstance(prompt, str) and not all(
+                {"role", "content"} <= message.keys() for message in prompt
+            ):
+                raise ValueError("every message of a sample prompt has a role and a content")
+        return value
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Self:
+        for first, second in (("warmup_ratio", "warmup_steps"), ("num_epochs", "max_steps")):
+            if getattr(self, first) is not None and getattr(self, second) is not None:
+                raise ValueError(f"{first} and {second} say the same thing twice: keep one of the two")
+        if self.val_set_size and self.val_datasets:
+            raise ValueError("val_set_size and val_datasets both name a held-out set: keep one of the two")
+        if self.early_stopping_patience and not self.has_held_out:
+            raise ValueError("early_stopping_patience needs a held-out set: say val_set_size or val_datasets")
+        if self.micro_batch_size != "auto" and self.micro_batch_size > self.global_batch_size:
+            raise ValueError("micro_batch_size is a part of global_batch_size and cannot be larger")
+        if Tracker.NONE in self.report_to:
+            raise ValueError("report_to says none beside other trackers: keep either")
+        return self
+
+    @property
+    def has_held_out(self) -> bool:
+        """Whether any rows are kept apart to measure the loss on."""
+        return bool(self.val_set_size or self.val_datasets)
