@@ -41,6 +41,21 @@ def load_model(name: str, *, dtype: torch.dtype | None = None, device: torch.dev
     return model.to(device or default_device())  # type: ignore[arg-type]
 
 
+def start_model(name: str) -> PreTrainedModel:
+    """A causal LM of the config in `name`, with random weights from torch's current seed; DataError if it has weights."""
+    directory = locate(name)
+    found = list(directory.glob("*.safetensors"))
+    if found:
+        raise DataError(
+            f"{found[0]}: the model has weights already",
+            rule="`burnish pretrain` starts a model that has a config and a tokenizer, and no weights",
+            remedy="to go on from these weights: burnish train; to start anew, give a directory without them",
+        )
+    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return model.to(default_device())  # type: ignore[arg-type]
+
+
 def context_length(name: str) -> int | None:
     """The most tokens the model has positions for, where its config says so."""
     config = AutoConfig.from_pretrained(locate(name), local_files_only=True).get_text_config()
