@@ -1,0 +1,89 @@
+"""The process: run the command line, turn what goes wrong into words and an exit code.
+
+0 ok   1 a bug, or the system refused   2 usage   3 data   4 out of memory   5 diverged   130 interrupted
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+
+import typer
+
+from burnish.cli.app import group
+from burnish.cli.output import Output
+from burnish.errors import BurnishError, MemoryExhausted, UsageError
+
+# typer names only this one class of its usage errors; the class above it covers unknown options and the rest
+COMMAND_LINE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+
+REPORT_TO = "the burnish issue tracker"
+
+
+def main() -> None:
+    """Run `burnish` and leave the process with the exit code."""
+    sys.excepthook = explain_bug
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command line; every failure that burnish knows is printed, and returned as its exit code."""
+    output = Output(as_json="--json" in words)
+    try:
+        code = group().main(args=list(words) or ["--help"], prog_name="burnish", standalone_mode=False)
+    except BurnishError as error:
+        return output.fail(error)
+    except COMMAND_LINE_ERROR as error:
+        return output.fail(_usage_error(error))
+    except MemoryError:
+        return output.fail(_memory_error())
+    except OSError as error:
+        return output.fail(_system_error(error))
+    except (typer.Abort, KeyboardInterrupt):
+        output.warn("interrupted")
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def explain_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an exception that nobody expected: short, or in full with BURNISH_DEBUG=1."""
+    if os.environ.get("BURNISH_DEBUG"):
+        sys.__excepthook__(kind, error, trace)
+        return
+    Output(as_json="--json" in sys.argv).fail(
+        BurnishError(
+            f"{kind.__name__}: {error}",
+            rule="this is a bug in burnish: bad input should have been named before it got here",
+            remedy=f"run it again as `burnish --debug ...` and report what it prints to {REPORT_TO}",
+        )
+    )
+
+
+def _usage_error(error: Exception) -> UsageError:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "burnish"
+    message = getattr(error, "format_message", error.__str__)()
+    return UsageError(message, rule=f"{command} takes what its help lists", remedy=f"see `{command} --help`")
+
+
+def _memory_error() -> MemoryExhausted:
+    return MemoryExhausted(
+        "the host has no more memory",
+        rule="model, optimiser state and batch must fit",
+        remedy="lower micro_batch_size or max_length, say adapter: lora, or take a smaller model",
+    )
+
+
+def _system_error(error: OSError) -> BurnishError:
+    place = f"{error.filename}: " if error.filename else ""
+    return BurnishError(
+        f"{place}{error.strerror or error}",
+        rule="the operating system refused it",
+        remedy="check the path, its permissions and the free space (burnish doctor)",
+    )
+
+
+if __name__ == "__main__":
+    main()

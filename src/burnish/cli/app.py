@@ -1,0 +1,102 @@
+"""The verbs by name. `burnish --help` reads this table; a verb's module is imported when the verb runs.
+
+A verb is a module with a `command`: a function with typer annotations, or a typer app of its own.
+
+    # cli/runs.py
+    def command(
+        directory: Annotated[Path, Argument(help="Folder that holds run directories.")] = Path("runs"),
+        as_json: Annotated[bool, Option("--json")] = False,
+    ) -> None: ...
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from burnish.cli.machine import version_of
+from burnish.cli.output import debug
+from burnish.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb: the panel it is listed in, and what it does in one line."""
+
+    panel: str
+    summary: str
+
+
+VERBS = {
+    "doctor": Verb("Start", "Look at this machine: versions, devices, speed, memory, and what to mind."),
+    "runs": Verb("Train", "List the runs in a folder: model, steps, losses, state."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """The group of verbs: lists stubs, and imports the one verb that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The verbs in the order of the table."""
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A stub with the verb's name and summary: all that a listing shows."""
+        verb = VERBS.get(cmd_name)
+        return verb and TyperCommand(cmd_name, help=verb.summary, rich_help_panel=verb.panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The verb that is called, imported."""
+        name = args[0]
+        if name in VERBS:
+            return name, load_verb(name), args[1:]
+        if ctx.resilient_parsing:
+            return None, None, args[1:]
+        near = difflib.get_close_matches(name, VERBS, n=1)
+        raise UsageError(
+            f"burnish {name!r}",
+            rule=f"the verbs are {', '.join(VERBS)}",
+            remedy=f"say `burnish {near[0]}`" if near else "see `burnish --help`",
+        )
+
+
+def load_verb(name: str) -> Any:
+    """Import a verb's module and make a click command of its `command`."""
+    command = importlib.import_module(f"burnish.cli.{name}").command
+    if not isinstance(command, typer.Typer):
+        function, command = command, typer.Typer(add_completion=False)
+        command.command(name, help=function.__doc__)(function)
+    loaded = typer.main.get_command(command)
+    loaded.name = name
+    return loaded
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"burnish {version_of('burnish') or '(not installed)'}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    with_traceback: Annotated[
+        bool, typer.Option("--debug", help="On a bug, print the traceback (also: BURNISH_DEBUG=1).")
+    ] = False,
+) -> None:
+    """Supervised fine-tuning of language models that proves what it grades."""
+    if with_traceback:
+        debug()
+
+
+def group() -> Any:
+    """The whole command line as one click group."""
+    app = typer.Typer(cls=LazyGroup, name="burnish", rich_markup_mode="rich")
+    app.callback()(_options)
+    return typer.main.get_command(app)
