@@ -39,8 +39,8 @@ CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 OWN_KEYS = frozenset({"weight", "train"})
 """The message keys that are burnish's, and that no template sees."""
 
-# What a template can make Python raise: `{{ none + 'a' }}`, `{{ messages[7].content.x }}`, `{{ 1 / 0 }}`, a loop of
-# macros. Each is the template's refusal of this row, never a crash of the run.
+# What a template can make Python raise: `{{ none + 'a' }}`, `{{ messages[7].content }}`, `{{ 1 / 0 }}`, macros
+# that call each other. Each is the template's refusal of this row, never a crash of the run.
 _RENDER_ERRORS = (
     jinja2.TemplateError,
     TypeError,
@@ -89,7 +89,8 @@ class _Generation(jinja2.ext.Extension):
 class _SafeNamespace(jinja2.utils.Namespace):
     """Jinja's namespace, refusing underscore names: they are the usual road out of a sandbox."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805 - `namespace(self=1)` is legal in a template
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        # `namespace(self=1)` is legal in a template, so no parameter is called self.
         attributes = dict(*args[1:], **kwargs)
         for name in attributes:
             _refuse_underscore(name)
@@ -169,7 +170,7 @@ class ChatTemplate:
 
     @property
     def sha256(self) -> str:
-        """The hash of all that the render depends on besides the messages; the date only where it is printed."""
+        """The hash of all that the render depends on besides the messages; of the date only if it is used."""
         parts: dict[str, Any] = {
             "source": self.source,
             "special_tokens": self.special_tokens,
