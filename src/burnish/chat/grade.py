@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -104,15 +105,14 @@ def find_stops(template: Renderer, controls: re.Pattern[str], eos_token: str) ->
     try:
         alone = template.render([question, reply]).partition("R3PLY")[2]
         followed = template.render([question, reply, question]).partition("R3PLY")[2]
-        prompt = template.render([question], add_generation_prompt=True).removeprefix(
-            template.render([question])
-        )
+        prompt = template.render([question], add_generation_prompt=True)
+        asked = template.render([question])
     except TemplateRefusal:
         return Stops(controls, frozenset(known))
     # Command-A closes a turn and opens the next header at once: what opens a header ends nothing.
-    opening = {match[0] for match in controls.finditer(prompt)}
-    shared = [match[0] for match in controls.finditer(_shared_start(alone, followed))]
-    own = [match[0] for match in controls.finditer(alone)]
+    opening = Counter(controls.findall(prompt)) - Counter(controls.findall(asked))
+    shared = controls.findall(_shared_start(alone, followed))
+    own = controls.findall(alone)
     closing = [token for token in shared[::-1] + own if token not in opening]
     if eos_token not in shared:
         known.update(closing[:1])
@@ -134,14 +134,14 @@ def grade(
         context = _render(template, messages[:index], tools, add_generation_prompt=True)
         full = _render(template, messages[: index + 1], tools, add_generation_prompt=False)
         _check_history(messages[:index], context)
-        if not full.startswith(context):
-            shared = len(_shared_start(context, full))
+        rest = _after_prompt(context, full, messages[index - 1])
+        if rest is None:
+            shared = max(0, len(_shared_start(context, full)) - 20)
             raise RowRefused(
                 "template does not extend its own prompt",
-                f"message {index}: the prompt ends {context[max(0, shared - 20) :]!r} where the render of the reply "
-                f"has {full[max(0, shared - 20) : shared + 40]!r}",
+                f"message {index}: the prompt ends {context[shared:]!r} where the render "
+                f"of the reply has {full[shared : shared + 60]!r}",
             )
-        rest = full[len(context) :]
         end = stops.first(rest, _end_of_reply(messages[index], rest, index=index))
         if end is None:
             raise RowRefused(
@@ -184,6 +184,19 @@ def _render(
         return template.render(messages, tools, add_generation_prompt=add_generation_prompt)
     except TemplateRefusal as error:
         raise RowRefused(f"template refused: {error.message[:120]}", f"{len(messages)} messages") from error
+
+
+def _after_prompt(context: str, full: str, asked: Message) -> str | None:
+    """What the template renders after the prompt; None where it renders the prompt itself otherwise.
+
+    Mistral-Nemo tells the system message only to a conversation that ends with the user, so `full` lacks it:
+    then the reply is what follows the last message and the header after it, if `full` has both just once.
+    """
+    if full.startswith(context):
+        return full[len(context) :]
+    last = next((text.strip() for _, text in reversed(list(_reply_texts(asked)))), "")
+    at = context.rfind(last) if last else -1
+    return full.partition(context[at:])[2] if at >= 0 and full.count(context[at:]) == 1 else None
 
 
 def _end_of_reply(message: Message, rest: str, *, index: int) -> int:
@@ -273,6 +286,5 @@ def _find_all(text: str, parts: Sequence[str], start: int) -> int | None:
 def _shared_start(one: str, other: str) -> str:
     """The longest text that both begin with."""
     pairs = zip(one, other, strict=False)
-    return one[
-        : next((at for at, (left, right) in enumerate(pairs) if left != right), min(len(one), len(other)))
-    ]
+    length = next((at for at, (left, right) in enumerate(pairs) if left != right), min(len(one), len(other)))
+    return one[:length]

@@ -88,8 +88,8 @@ class SegmentTokenizer:
         """The ids of `completion` after `ids(context)`, and whether a merge across the seam was undone.
 
         "assistant\\n" + "\\nthe cat": the tokenizer knows "\\n\\n" as one token, but by then inference
-        has fed "\\n". The completion is then encoded on its own, right after an anchor that keeps the tokenizer from
-        adding a start-of-text space, and must decode to the very same text.
+        has fed "\\n". The completion is then encoded on its own, right after an anchor that keeps the
+        tokenizer from adding a start-of-text space, and must decode to the very same text.
         """
         tail = self._split(context)[-1] if context else ""
         before = self.ids(tail, mark=mark)

@@ -39,8 +39,8 @@ CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 OWN_KEYS = frozenset({"weight", "train"})
 """The message keys that are burnish's, and that no template sees."""
 
-# What a template can make Python raise: `{{ none + 'a' }}`, `{{ messages[7].content }}`, `{{ 1 / 0 }}`, macros
-# that call each other. Each is the template's refusal of this row, never a crash of the run.
+# What a template can make Python raise: `{{ none + 'a' }}`, `{{ messages[7].content }}`, `{{ 1 / 0 }}`,
+# macros that call each other. Each is the template's refusal of this row, never a crash of the run.
 _RENDER_ERRORS = (
     jinja2.TemplateError,
     TypeError,
