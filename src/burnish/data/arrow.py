@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from burnish.data.files import name_of, unreadable
 from burnish.data.reject import ConversionError, Numbered, Reason, show
@@ -62,7 +62,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
                 yield batch.slice(start, _BATCH_ROWS)
 
 
-def _ipc_reader(source: pa.NativeFile) -> Iterator[pa.RecordBatch] | Any:
+def _ipc_reader(source: pa.NativeFile) -> Any:
     """A reader of Arrow's stream format (what `datasets` writes) or of its file format."""
     if source.read(6) == b"ARROW1":
         table = pa.ipc.open_file(source)

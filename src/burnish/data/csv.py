@@ -52,7 +52,7 @@ def _record(header: list[str], cells: list[str]) -> dict[str, str] | ConversionE
     for column, cell in zip(header, cells, strict=True):
         # Bytes that are no UTF-8 were kept as lone surrogates, so that the row around them still parses.
         if not cell.isascii() and any("\ud800" <= character <= "\udfff" for character in cell):
-            return ConversionError(Reason.INVALID_UTF8, f"in column {show(column)}: {ascii(cell[:40])}")
+            return ConversionError(Reason.INVALID_UTF8, f"in column {show(column)}: {cell[:40]!a}")
     return dict(zip(header, cells, strict=True))
 
 

@@ -64,7 +64,7 @@ def open_bytes(path: Path) -> BinaryIO:
     """Open a file for buffered reading, through gzip where its name ends in `.gz`."""
     try:
         if path.name.lower().endswith(".gz"):
-            return io.BufferedReader(gzip.GzipFile(path), 1 << 16)  # type: ignore[return-value]
+            return io.BufferedReader(gzip.GzipFile(path), 1 << 16)
         return path.open("rb")
     except OSError as error:
         raise unreadable(path, error) from None
@@ -80,7 +80,9 @@ def unreadable(path: Path, error: Exception, line: int | None = None) -> DataErr
     )
 
 
-def read_lines(path: Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, bytes | ConversionError]]:
+def read_lines(
+    path: Path, *, max_line_bytes: int = MAX_LINE_BYTES
+) -> Iterator[tuple[int, bytes | ConversionError]]:
     """Yield `(line number, bytes with the line's end)`; a UTF-8 mark before line 1 is not text."""
     number = 0
     stream = open_bytes(path)
@@ -148,7 +150,7 @@ def _in_folder(folder: Path) -> list[Path]:
 
 def _matching(pattern: str) -> list[Path]:
     """The files that match a glob; every one of them must be a data file."""
-    found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+    found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 (absolute too)
     files = [_usable(path) for path in found if not path.is_dir()]
     if files:
         return files

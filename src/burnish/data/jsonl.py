@@ -1,7 +1,7 @@
 """Objects out of JSON Lines, streaming, and out of one JSON document, whole.
 
-    train.jsonl   {"messages": [...]}\\n{"messages": [...]}\\n     one object per line
-    train.json    the same, or [{...}, {...}], or {"data": [{...}, {...}]}
+train.jsonl   {"messages": [...]}\\n{"messages": [...]}\\n     one object per line
+train.json    the same, or [{...}, {...}], or {"data": [{...}, {...}]}
 """
 
 from __future__ import annotations

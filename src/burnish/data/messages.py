@@ -129,7 +129,9 @@ def _read_full_turn(turn: Message, role: str) -> Message:
         if "content" not in turn and "tool_calls" not in message:
             raise ConversionError(Reason.MISSING_FIELD, f"no content; the keys are {show(list(turn))}")
         if "tool_calls" not in message:
-            raise ConversionError(Reason.NULL_CONTENT, f"content null on a turn of role {show(role)}, without tool_calls")
+            raise ConversionError(
+                Reason.NULL_CONTENT, f"content null on a turn of role {show(role)}, without tool_calls"
+            )
         message["content"] = ""
     elif not isinstance(content, str):
         raise ConversionError(Reason.NON_STRING, f"content {show(content)} of type {type(content).__name__}")

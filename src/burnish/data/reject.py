@@ -58,5 +58,5 @@ _SHORT.maxstring = _SHORT.maxother = 72
 
 
 def show(value: object) -> str:
-    """The value as an error prints it: one line, at most 72 characters of text, control characters escaped."""
+    """The value as an error prints it: one line, at most 72 characters, control characters escaped."""
     return _SHORT.repr(value)

@@ -34,7 +34,9 @@ def read_tools(value: Any) -> list[dict[str, Any]] | None:
 def _read_call(call: Any) -> dict[str, Any]:
     """One call with its arguments as a dict; `id` is kept, a call that names no arguments has none."""
     if not isinstance(call, dict):
-        raise ConversionError(Reason.BAD_TOOL_CALL, f"{show(call)} is not an object with a name and arguments")
+        raise ConversionError(
+            Reason.BAD_TOOL_CALL, f"{show(call)} is not an object with a name and arguments"
+        )
     function = call.get("function", call)
     if not isinstance(function, dict) or not _is_name(function.get("name")):
         raise ConversionError(Reason.BAD_TOOL_CALL, f"{show(call)} has no function name")
