@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from burnish.chat.encode import EncodingRefused, cut_answer
+from burnish.chat.encode import cut_answer
+from burnish.chat.grade import RowRefused
 from burnish.data.ledger import Ledger
 from burnish.data.read import read_source
 from burnish.data.split import drop_duplicates, hold_out
@@ -24,7 +25,7 @@ class Encodes(Protocol):
     """Whoever turns a row into token sequences."""
 
     def encode(self, row: Row) -> list[Example]:
-        """The row's sequences; EncodingRefused where it cannot be graded exactly."""
+        """The row's sequences; RowRefused where it cannot be graded exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +98,12 @@ def _read(sources: Sequence[DatasetSource], recipe: Recipe, ledger: Ledger) -> I
 def _encode_all(
     rows: Sequence[Row], encoder: Encodes, recipe: Recipe, ledger: Ledger
 ) -> list[tuple[Example, ...]]:
-    kept = []
+    kept: list[tuple[Example, ...]] = []
     sources = list(recipe.val_datasets) + list(recipe.datasets)
     for row in rows:
         try:
             views = encoder.encode(row)
-        except EncodingRefused as refusal:
+        except RowRefused as refusal:
             _refuse(Rejected(row.index, row.source, row.origin, refusal.reason, refusal.detail), recipe, ledger)
             continue
         weight = sources[row.source].weight
@@ -148,10 +149,10 @@ def _fit(row: Row, views: Sequence[Example], recipe: Recipe, ledger: Ledger) -> 
     lost = sum(view.num_graded for view in views) - sum(view.num_graded for view in fitting)
     if not any(view.num_graded for view in fitting):
         reason = "too long" if long else "nothing graded"
-        ledger.drop(row, reason=reason, graded_tokens=lost, detail=f"{max(map(len, views), default=0)} tokens")
+        ledger.drop(row, reason=reason, graded_tokens_lost=lost, detail=f"{max(map(len, views), default=0)} tokens")
         return []
     if lost:
-        ledger.cut(row, reason="too long", graded_tokens=lost, detail=f"{max(map(len, long))} tokens")
+        ledger.cut(row, reason="too long", graded_tokens_lost=lost, detail=f"{max(map(len, long))} tokens")
     return [view for view in fitting if view.num_graded]
 
 
@@ -166,4 +167,4 @@ def _refuse(row: Rejected, recipe: Recipe, ledger: Ledger) -> None:
             rule="every row can be read, and graded exactly",
             remedy="correct the row, or leave such rows out, counted: on_bad_row=drop",
         )
-    ledger.drop(row, reason=row.reason, graded_tokens=None, detail=row.detail)
+    ledger.reject(row)

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from burnish.chat.encode import Encoder
+from burnish.chat.grade import TrainOn
 from burnish.chat.template import CHATML, CHATML_TOKENS, ChatTemplate
 from burnish.errors import DataError
 from burnish.models.locate import locate
@@ -38,7 +39,7 @@ class ChatTokenizer:
     @property
     def stop_ids(self) -> list[int]:
         """The ids that end an answer: the stop tokens seen in training, then the end of text."""
-        return list(self.encoder.stop_ids)
+        return sorted(self.encoder.stop_ids)
 
     def encode(self, row: Row) -> list[Example]:
         """A row as the token sequences that training feeds."""
@@ -62,7 +63,7 @@ def load_chat_tokenizer(
     *,
     chat_template: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
-    train_on: str = "all",
+    train_on: TrainOn = "all",
     chat: bool = True,
 ) -> ChatTokenizer:
     """The tokenizer of `name` with its own chat template, or the one in the file `chat_template`.

@@ -33,7 +33,7 @@ class Masters:
             for name, parameter in trained.items()
         }
         for name, copy in self._copies.items():
-            copy.register_post_accumulate_grad_hook(partial(_collect, self.parameters[name]))
+            copy.register_post_accumulate_grad_hook(partial(_collect, self.parameters[name]))  # type: ignore[no-untyped-call]
 
     def clip(self, max_norm: float | None) -> Tensor:
         """Scale the summed gradient down to `max_norm` and return its norm before that, a scalar."""

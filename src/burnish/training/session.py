@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from torch import nn
 from transformers import PreTrainedModel
 
 from burnish.adapters.apply import Trainable, apply_adapter, describe_trainable
@@ -15,7 +16,7 @@ from burnish.data.pack import Pack, pack_all
 from burnish.data.plan import Plan
 from burnish.data.prepare import Prepared
 from burnish.models.forward import why_unpacked
-from burnish.models.load import add_token_rows, load_model, start_model
+from burnish.models.load import add_token_rows, load_model, start_model, vocabulary_tables
 from burnish.models.tokenizer import ChatTokenizer
 from burnish.optim.build import Optimizer
 from burnish.optim.masters import Masters
@@ -84,7 +85,7 @@ def open_session(
     base = start_model(recipe.model) if from_scratch else load_model(recipe.model)
     add_token_rows(base, len(tokenizer), tokenizer.new_ids)
     why = why_unpacked(base) if recipe.packing else "packing: false"
-    embeddings = _embedding_names(base)
+    tables = vocabulary_tables(base)
     model = apply_adapter(base, recipe, new_tokens=tokenizer.new_ids)
     masters = Masters(model, compute=getattr(torch, recipe.dtype.value))
     if recipe.gradient_checkpointing:
@@ -115,7 +116,7 @@ def open_session(
             masters.parameters,
             name=recipe.optimizer.value,
             weight_decay=recipe.weight_decay,
-            embeddings=embeddings,
+            embeddings=_embedding_names(model, tables),
         ),
         trainable=describe_trainable(model),
         held_out=lay_out(held_out, recipe, vocab_size=len(tokenizer), packed=why is None) if held_out else [],
@@ -123,9 +124,9 @@ def open_session(
     )
 
 
-def _embedding_names(model: PreTrainedModel) -> frozenset[str]:
-    """The vocabulary tables by parameter name: `muon` leaves them to AdamW."""
-    tables = {id(model.get_input_embeddings().weight)}
-    if model.get_output_embeddings() is not None:
-        tables.add(id(model.get_output_embeddings().weight))
-    return frozenset(name for name, parameter in model.named_parameters() if id(parameter) in tables)
+def _embedding_names(model: nn.Module, tables: Sequence[nn.Parameter]) -> frozenset[str]:
+    """The vocabulary's parameters by name, also PEFT's rows for new tokens: `muon` leaves them to AdamW."""
+    known = {id(table) for table in tables}
+    return frozenset(
+        name for name, p in model.named_parameters() if id(p) in known or "trainable_tokens" in name
+    )
