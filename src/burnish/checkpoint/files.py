@@ -94,7 +94,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def newest_good(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that verifies, and what was wrong with those after it."""
-    complaints = []
+    complaints: list[str] = []
     for directory in reversed(list_checkpoints(folder)):
         try:
             return load_checkpoint(directory), complaints

@@ -33,8 +33,16 @@ class Verb:
 
 
 VERBS = {
+    "demo": Verb("Start", "See a base model become an assistant, live, in three minutes."),
     "doctor": Verb("Start", "Look at this machine: versions, devices, speed, memory, and what to mind."),
+    "check": Verb("Data", "Know all that can be known of a recipe before step 0; every row is read."),
+    "preview": Verb("Data", "See, token by token, what training would feed and what is graded."),
+    "train": Verb("Train", "Fine-tune a model by a recipe."),
+    "resume": Verb("Train", "Go on with an interrupted run."),
+    "pretrain": Verb("Train", "Train a new model on text, from random weights."),
     "runs": Verb("Train", "List the runs in a folder: model, steps, losses, state."),
+    "compare": Verb("Judge", "Base and tuned model side by side on the same prompts."),
+    "chat": Verb("Use", "Ask a run, a model directory or a hub model."),
 }
 
 

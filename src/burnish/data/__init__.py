@@ -1,0 +1,1 @@
+"""Rows: found in files, read, converted, de-duplicated, split; what is lost stands in the ledger."""

@@ -1,4 +1,4 @@
-"""marble: the embedded base model. Its weights, its facts, and how it was made."""
+"""marble: the embedded base model. Its weights, the facts it knows, and how it was made."""
 
 from pathlib import Path
 

@@ -32,7 +32,7 @@ class Documents:
     bounds: tuple[tuple[int, int], ...]
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend_documents(
     module: nn.Module,
     query: Tensor,

@@ -8,14 +8,16 @@ at a time: slower, and right.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from burnish.data.pack import Pack
 from burnish.losses.cross_entropy import token_nll
-from burnish.models.attention import Documents, packed_attention
+from burnish.models.attention import NAME, Documents, packed_attention
 
 # Layers that carry a state from token to token would carry it across documents.
 STATEFUL = ("mamba", "linear_attention", "recurrent", "conv", "rwkv", "ssm", "delta", "xlstm", "minimax")
@@ -35,6 +37,16 @@ def why_unpacked(model: PreTrainedModel) -> str | None:
     return None
 
 
+@contextmanager
+def pack_attention(model: nn.Module, *, packed: bool) -> Iterator[None]:
+    """The block in which packs go through `model`, forward *and* backward.
+
+    Backward too, for gradient checkpointing computes attention again there.
+    """
+    with packed_attention(_unwrapped(model)) if packed else nullcontext():
+        yield
+
+
 def graded_nll(model: PreTrainedModel, pack: Pack, *, packed: bool) -> Tensor:
     """-ln p(target) for each graded token of a pack, fp32 `(G,)`, in the pack's order."""
     targets = torch.from_numpy(pack.targets).to(model.device)
@@ -42,17 +54,18 @@ def graded_nll(model: PreTrainedModel, pack: Pack, *, packed: bool) -> Tensor:
 
 
 def graded_logits(model: PreTrainedModel, pack: Pack, *, packed: bool) -> Tensor:
-    """Logits `(G, V)` at the positions that predict a graded token."""
+    """Logits `(G, V)` at the positions that predict a graded token; call it within `pack_attention`."""
     if not packed:
         return _one_by_one(model, pack)
-    with packed_attention(_unwrapped(model)):
-        logits: Tensor = model(
-            input_ids=torch.from_numpy(pack.input_ids)[None].to(model.device),
-            position_ids=torch.from_numpy(pack.position_ids)[None].to(model.device),
-            logits_to_keep=torch.from_numpy(pack.predicts).to(model.device),
-            documents=Documents(pack.bounds),
-            use_cache=False,
-        ).logits
+    if _unwrapped(model).config._attn_implementation != NAME:
+        raise RuntimeError("a pack was fed outside `pack_attention`: its documents would see each other")
+    logits: Tensor = model(
+        input_ids=torch.from_numpy(pack.input_ids)[None].to(model.device),
+        position_ids=torch.from_numpy(pack.position_ids)[None].to(model.device),
+        logits_to_keep=torch.from_numpy(pack.predicts).to(model.device),
+        documents=Documents(pack.bounds),
+        use_cache=False,
+    ).logits
     return logits[0]
 
 

@@ -38,7 +38,22 @@ def load_model(name: str, *, dtype: torch.dtype | None = None, device: torch.dev
             rule="the model loads as AutoModelForCausalLM in the installed transformers",
             remedy="check that the directory is whole; `burnish doctor` prints the installed versions",
         ) from error
-    return model.to(device or default_device())  # type: ignore[arg-type]
+    return model.to(device or default_device())
+
+
+def start_model(name: str) -> PreTrainedModel:
+    """A causal LM of the config in `name`, with random weights from torch's current seed; DataError if it has weights."""
+    directory = locate(name)
+    found = list(directory.glob("*.safetensors"))
+    if found:
+        raise DataError(
+            f"{found[0]}: the model has weights already",
+            rule="`burnish pretrain` starts a model that has a config and a tokenizer, and no weights",
+            remedy="to go on from these weights: burnish train; to start anew, give a directory without them",
+        )
+    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return model.to(default_device())
 
 
 def context_length(name: str) -> int | None:
@@ -57,17 +72,21 @@ def add_token_rows(model: PreTrainedModel, num_tokens: int, new_tokens: Sequence
     rows = model.get_input_embeddings().weight.shape[0]
     if num_tokens > rows:
         model.resize_token_embeddings(num_tokens, mean_resizing=False)
-    trained = torch.ones(model.get_input_embeddings().weight.shape[0], dtype=torch.bool)
-    trained[num_tokens - len(new_tokens) :] = False
-    trained[list(new_tokens)] = False
-    for table in _vocabulary_tables(model):
-        table.weight[list(new_tokens)] = table.weight[trained].float().mean(dim=0).to(table.weight.dtype)
+    if not new_tokens:
+        return
+    new = list(new_tokens)
+    for table in vocabulary_tables(model):
+        known = torch.ones(len(table), dtype=torch.bool)
+        known[num_tokens:] = False  # padding rows were never trained either
+        known[new] = False
+        table[new] = table[known].float().mean(dim=0).to(table.dtype)
 
 
-def _vocabulary_tables(model: PreTrainedModel) -> list[nn.Module]:
-    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    shared = head is None or head.weight is embeddings.weight
-    return [embeddings] if shared else [embeddings, head]
+def vocabulary_tables(model: PreTrainedModel) -> list[nn.Parameter]:
+    """The embedding `(V, H)` and, where it is not the same tensor, the output head."""
+    tables = [model.get_input_embeddings(), model.get_output_embeddings()]
+    weights: list[nn.Parameter] = [table.weight for table in tables if table is not None]
+    return weights[:1] if len(weights) == 2 and weights[0] is weights[1] else weights
 
 
 def save_model(

@@ -9,6 +9,7 @@ moves fp32 masters; the copies are refreshed from them after each update.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,28 +21,19 @@ class Masters:
     Where the model computes in fp32 a master *is* the model's parameter, and nothing is held twice.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        self._copies = {
-            name: parameter for name, parameter in parameters.items() if parameter.dtype != torch.float32
-        }
+    def __init__(self, model: nn.Module, *, compute: torch.dtype) -> None:
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        exact = {name: parameter.detach().float() for name, parameter in trained.items()}
+        for parameter in model.parameters():  # buffers stay: rotary frequencies need fp32
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(compute)
+        self._copies = trained if compute != torch.float32 else {}
         self.parameters = {
-            name: nn.Parameter(parameter.detach().float()) if name in self._copies else parameter
-            for name, parameter in parameters.items()
+            name: nn.Parameter(exact[name]) if name in self._copies else parameter
+            for name, parameter in trained.items()
         }
         for name, copy in self._copies.items():
-            copy.register_post_accumulate_grad_hook(self._collect_into(self.parameters[name]))
-
-    @staticmethod
-    def _collect_into(master: nn.Parameter):  # type: ignore[no-untyped-def]  # a closure torch types as Callable
-        def collect(copy: Tensor) -> None:
-            assert copy.grad is not None
-            if master.grad is None:
-                master.grad = copy.grad.float()
-            else:
-                master.grad.add_(copy.grad)
-            copy.grad = None
-
-        return collect
+            copy.register_post_accumulate_grad_hook(partial(_collect, self.parameters[name]))  # type: ignore[no-untyped-call]
 
     def clip(self, max_norm: float | None) -> Tensor:
         """Scale the summed gradient down to `max_norm` and return its norm before that, a scalar."""
@@ -68,3 +60,14 @@ class Masters:
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[name])
         self.refresh()
+
+
+def _collect(master: nn.Parameter, copy: Tensor) -> None:
+    """Add a copy's new gradient to its master's and let it go."""
+    if copy.grad is None:
+        return
+    if master.grad is None:
+        master.grad = copy.grad.float()
+    else:
+        master.grad.add_(copy.grad)
+    copy.grad = None

@@ -1,0 +1,227 @@
+"""A row to the token sequences that training feeds, and messages to the ids that inference feeds.
+
+    encoder = Encoder(template, tokenizer)
+    encoder.encode(row)            -> [Example(input_ids=[1, 320, ...], weights=[0.0, ..., 1.0, 1.0])]
+    encoder.prompt_ids(messages)   -> what generation starts from, and exactly what each graded turn follows
+
+A rendered conversation is always encoded without the tokenizer's own BOS and EOS: there are as many as the
+template prints. Conversations give one sequence per trained turn, and fewer where one turn's sequence is
+the very beginning of the next turn's context.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from burnish.chat.grade import RowRefused, Stops, TrainOn, Turn, find_stops, grade
+from burnish.chat.guard import Guard
+from burnish.chat.segments import SegmentTokenizer, any_of
+from burnish.chat.template import ChatTemplate, TemplateRefusal
+from burnish.errors import DataError
+from burnish.types import Completion, Conversation, Document, Example, Message, Row
+
+
+class FastTokenizer(Protocol):
+    """What encoding needs of a transformers fast tokenizer."""
+
+    @property
+    def backend_tokenizer(self) -> Any:
+        """The `tokenizers.Tokenizer` underneath."""
+        ...
+
+    @property
+    def eos_token(self) -> Any:
+        """The end-of-text token, None where there is none."""
+        ...
+
+
+@dataclass(slots=True)
+class _View:
+    """A token sequence under construction: weights beside ids, and the turns graded in it."""
+
+    ids: list[int]
+    weights: list[float]
+    turns: tuple[int, ...]
+
+    def grow(self, context: list[int], completion: list[int], turn: Turn) -> bool:
+        """Take in a later turn if all that is here begins its context; say whether it was so."""
+        here = len(self.ids)
+        if context[:here] != self.ids:
+            return False
+        self.ids = context + completion
+        self.weights += [0.0] * (len(context) - here) + [turn.weight] * len(completion)
+        self.turns += (turn.index,)
+        return True
+
+
+class Encoder:
+    """Encodes rows with one template and one tokenizer, and counts what was out of the ordinary.
+
+    `encode` raises RowRefused, with a countable reason, for a row that cannot be graded exactly.
+
+    `counts`: `seam_merges` (a token of the tokenizer would have joined prompt and reply),
+    `control_lookalikes` (text that looks like a control token, encoded as text) and `trimmed_replies`
+    (the template dropped whitespace around a reply).
+    """
+
+    def __init__(
+        self, template: ChatTemplate | None, tokenizer: FastTokenizer, *, train_on: TrainOn = "all"
+    ) -> None:
+        if tokenizer.eos_token is None:
+            raise DataError(
+                "the tokenizer has no eos_token",
+                rule="a model learns to stop from an end-of-text token",
+                remedy="set eos_token in the model's tokenizer_config.json",
+            )
+        eos = str(tokenizer.eos_token)
+        self.template = template
+        self.train_on = train_on
+        self.counts: Counter[str] = Counter()
+        self._segments = SegmentTokenizer(tokenizer.backend_tokenizer)
+        if eos not in self._segments.added:
+            raise DataError(
+                f"eos_token {eos!r} is not one of the tokenizer's added tokens",
+                rule="the end-of-text token is one id, never spelled from several",
+                remedy="add it to the tokenizer: tokenizer.add_special_tokens({'eos_token': ...})",
+            )
+        self._eos_id = self._segments.added[eos]
+        self._prefix_ids = self._segments.prefix_ids
+        self._stop_ids = {self._eos_id}
+        controls = self._segments.special | _written_by(template, self._segments.added) | {eos}
+        pattern = any_of(controls)
+        self._stops = (
+            find_stops(template, pattern, eos) if template is not None else Stops(pattern, frozenset({eos}))
+        )
+        self._segments.guard(controls)
+        self._guard = Guard(controls=controls, in_replies=self._segments.special | self._stops.known)
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The ids at which generation must stop: the tokenizer's eos and every stop graded so far."""
+        return frozenset(self._stop_ids)
+
+    def prompt_ids(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
+        """What inference feeds to have the next reply: the prompt of the template, never a forged token."""
+        offered = None if tools is None else [dict(tool) for tool in tools]
+        guarded = self._guard.apply(self._required_template(), Conversation(list(messages), offered))
+        text = guarded.template.render(
+            guarded.conversation.messages, guarded.conversation.tools, add_generation_prompt=True
+        )
+        return self._segments.ids(text, mark=guarded.mark)
+
+    def encode(self, row: Row) -> list[Example]:
+        """The sequences that a row gives, each with at least one graded token."""
+        match row.content:
+            case Conversation():
+                views = self._conversation(row.content)
+            case Completion():
+                views = [self._completion(row.content)]
+            case Document():
+                views = [self._document(row.content)]
+        return [Example(row.index, row.source, view.turns, view.ids, view.weights) for view in views]
+
+    def pieces(self, example: Example) -> list[str]:
+        """Each token of an example as the vocabulary spells it."""
+        return self._segments.pieces(example.input_ids)
+
+    def _conversation(self, conversation: Conversation) -> list[_View]:
+        guarded = self._guard.apply(self._required_template(), conversation)
+        turns = grade(guarded.template, guarded.conversation, stops=self._stops, train_on=self.train_on)
+        if not turns:
+            raise RowRefused("no reply to train on", "no assistant message has a weight")
+        views: list[_View] = []
+        for turn in turns:
+            context = self._segments.ids(turn.context, mark=guarded.mark)
+            completion = self._completion_ids(turn, guarded.mark)
+            if not context:
+                raise RowRefused(
+                    "no prompt before the reply", f"message {turn.index}: the prompt has no tokens"
+                )
+            if not views or not views[-1].grow(context, completion, turn):
+                weights = [0.0] * len(context) + [turn.weight] * len(completion)
+                views.append(_View(context + completion, weights, (turn.index,)))
+            reply = guarded.conversation.messages[turn.index].get("content")
+            self.counts["trimmed_replies"] += isinstance(reply, str) and reply not in turn.completion
+        self.counts["control_lookalikes"] += guarded.lookalikes
+        return views
+
+    def _completion_ids(self, turn: Turn, mark: str) -> list[int]:
+        """The ids of a turn's completion; its last is the stop token, found there and nowhere else."""
+        ids, merged = self._segments.continuation_ids(turn.context, turn.completion, mark=mark)
+        stop = self._segments.added[turn.stop]
+        if not ids or ids[-1] != stop or ids.count(stop) != 1:
+            raise RowRefused(
+                "not one stop token in the reply",
+                f"message {turn.index}: {ids.count(stop)} times {turn.stop!r} in {turn.completion[-40:]!r}",
+            )
+        self._stop_ids.add(stop)
+        self.counts["seam_merges"] += merged
+        return ids
+
+    def _completion(self, content: Completion) -> _View:
+        prompt, reply, mark, lookalikes = self._guard.apply_text(content.prompt, content.completion)
+        context = self._prefix_ids + self._segments.ids(prompt, mark=mark)
+        completion, merged = self._segments.continuation_ids(prompt, reply, mark=mark)
+        completion = [*completion, self._eos_id]
+        self.counts["seam_merges"] += merged
+        self.counts["control_lookalikes"] += lookalikes
+        return _graded_after(context, completion)
+
+    def _document(self, content: Document) -> _View:
+        if not content.text:
+            raise RowRefused("empty document", "the text has no characters")
+        _, text, mark, lookalikes = self._guard.apply_text("", content.text)
+        self.counts["control_lookalikes"] += lookalikes
+        return _graded_after(self._prefix_ids, [*self._segments.ids(text, mark=mark), self._eos_id])
+
+    def _required_template(self) -> ChatTemplate:
+        if self.template is None:
+            raise DataError(
+                "a conversation, and the model has no chat template",
+                rule="a conversation is rendered by the model's own chat template",
+                remedy="name one in the recipe: chat_template: chatml (or FILE.jinja)",
+            )
+        return self.template
+
+
+def cut_answer(example: Example, max_length: int) -> Example | None:
+    """The example cut to `max_length` tokens at its end; None where no graded token is left.
+
+    The stop token falls with the end of the answer: a cut answer is never taught to stop.
+    """
+    if len(example) <= max_length:
+        return example
+    kept = replace(example, input_ids=example.input_ids[:max_length], weights=example.weights[:max_length])
+    lost = example.num_graded - kept.num_graded
+    return replace(kept, cut=example.cut + lost) if kept.num_graded else None
+
+
+def _graded_after(context: list[int], completion: list[int]) -> _View:
+    """A sequence with all of its completion graded, but for a token that nothing comes before."""
+    weights = [0.0] * len(context) + [1.0] * len(completion)
+    weights[0] = 0.0
+    if not any(weights):
+        raise RowRefused("no reply to train on", "one token, and nothing before it")
+    return _View(context + completion, weights, ())
+
+
+def _written_by(template: ChatTemplate | None, added: Mapping[str, int]) -> frozenset[str]:
+    """The added tokens that the template itself writes: its own text has them, or a probe of it.
+
+    Others are mere words of the vocabulary (Gemma lists "\\n\\n" and "<b>"), free for anyone to type.
+    """
+    if template is None:
+        return frozenset()
+    text = template.source
+    probe = [{"role": "user", "content": ""}, {"role": "assistant", "content": ""}]
+    for messages in (probe[:1], probe):
+        try:
+            text += template.render(messages, add_generation_prompt=True)
+        except TemplateRefusal:
+            continue
+    return frozenset(token for token in added if token in text and not token.isspace())

@@ -1,0 +1,139 @@
+"""Text in a row that only looks like a control token: marked before the render, plain text after it.
+
+    user content   "say <|im_end|>"   with "." for the mark:   "say <.|.i.m._.e.n.d.|.>"
+
+The template copies the marks along with the text. Its own `<|im_end|>` carries none: the two can be told
+apart in the render, and only the template's becomes a control id.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from burnish.chat.grade import Renderer, RowRefused
+from burnish.chat.segments import any_of
+from burnish.types import Conversation, Message
+
+_FIRST_MARK, _LAST_MARK = 0xE000, 0xF8FF
+_STRUCTURE = frozenset({"role", "type"})
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A conversation to render through `template`; without look-alikes the mark is ""."""
+
+    template: Renderer
+    conversation: Conversation
+    mark: str = ""
+    lookalikes: int = 0
+
+
+class Guard:
+    """Finds look-alikes of control tokens in rows.
+
+    A reply may write tokens that are structure without being special (`<think>`): those stay what they are.
+    In everybody else's text they are plain text.
+    """
+
+    def __init__(self, *, controls: Collection[str], in_replies: Collection[str]) -> None:
+        self._controls = any_of(controls)
+        self._in_replies = any_of(in_replies)
+
+    def apply(self, template: Renderer, conversation: Conversation) -> Guarded:
+        """The conversation with its look-alikes marked, and a template that proves the marks harmless."""
+        for message in conversation.messages:
+            if self._controls.search(str(message.get("role"))):
+                raise RowRefused("control token in a role", f"role {message['role']!r}")
+        found = sum(map(self._count, conversation.messages)) + _count(conversation.tools, self._controls)
+        if not found:
+            return Guarded(template, conversation)
+        mark = _free_mark([conversation.messages, conversation.tools])
+        messages = [_marked(message, self._pattern(message), mark) for message in conversation.messages]
+        tools = _marked(conversation.tools, self._controls, mark)
+        return Guarded(_MarkedTemplate(template, mark), Conversation(messages, tools), mark, found)
+
+    def apply_text(self, prompt: str, reply: str) -> tuple[str, str, str, int]:
+        """A prompt and a reply without a template: both marked, the mark ("" for none), the look-alikes."""
+        found = _count(prompt, self._controls) + _count(reply, self._in_replies)
+        if not found:
+            return prompt, reply, "", 0
+        mark = _free_mark([prompt, reply])
+        return _marked(prompt, self._controls, mark), _marked(reply, self._in_replies, mark), mark, found
+
+    def _pattern(self, message: Message) -> re.Pattern[str]:
+        return self._in_replies if message.get("role") == "assistant" else self._controls
+
+    def _count(self, message: Message) -> int:
+        return _count(message, self._pattern(message))
+
+
+@dataclass(frozen=True, slots=True)
+class _MarkedTemplate:
+    """Renders marked messages, and refuses where the marks change anything but themselves."""
+
+    template: Renderer
+    mark: str
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        add_generation_prompt: bool = False,
+    ) -> str:
+        marked = self.template.render(messages, tools, add_generation_prompt=add_generation_prompt)
+        plain = self.template.render(
+            self._unmarked(messages), self._unmarked(tools), add_generation_prompt=add_generation_prompt
+        )
+        if marked.replace(self.mark, "") != plain:
+            raise RowRefused(
+                "control token in content", "the template treats text that looks like a control token as one"
+            )
+        return marked
+
+    def _unmarked(self, value: Any) -> Any:
+        return _changed(value, lambda text: text.replace(self.mark, ""))
+
+
+def _marked(value: Any, pattern: re.Pattern[str], mark: str) -> Any:
+    return _changed(value, lambda text: pattern.sub(lambda match: mark.join(match[0]), text))
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    """A copy of a value with every string in it changed, but for keys, roles and types."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: item if key in _STRUCTURE else _changed(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_changed(item, change) for item in value]
+    return value
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every string in a value that `_changed` would change."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if key not in _STRUCTURE:
+                yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
+
+
+def _count(value: Any, pattern: re.Pattern[str]) -> int:
+    return sum(len(pattern.findall(text)) for text in _strings(value))
+
+
+def _free_mark(value: Any) -> str:
+    """A private-use character that the row does not hold."""
+    used = set().union(*_strings(value))
+    for code in range(_FIRST_MARK, _LAST_MARK + 1):
+        if chr(code) not in used:
+            return chr(code)
+    raise RowRefused("control token in content", "the row uses every private-use character")

@@ -1,0 +1,23 @@
+"""`burnish resume RUN`: go on where an interrupted run stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from burnish.cli.output import Output
+from burnish.cli.progress import TrainingDisplay
+from burnish.cli.train import AsJson, report
+from burnish.training.run import resume
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")], as_json: AsJson = False
+) -> None:
+    """Go on with an interrupted run from its newest whole checkpoint."""
+    with TrainingDisplay(Console(stderr=as_json)) as display:
+        result = resume(run, show=display.show)
+    report(result, Output(as_json=as_json))

@@ -1,0 +1,44 @@
+"""`burnish train RECIPE [key=value ...]`: train, with a live line, and say what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from burnish.cli.output import Output
+from burnish.cli.progress import TrainingDisplay
+from burnish.recipe.load import load_recipe
+from burnish.training.run import RunResult, train
+
+RecipePath = Annotated[Path, typer.Argument(help="A YAML recipe.", metavar="RECIPE")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Keys that override the recipe's, as key=value.", metavar="[KEY=VALUE]...")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON on stdout.")]
+
+
+def command(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Fine-tune a model by a recipe; Ctrl-C once stops after the step in hand and saves."""
+    loaded = load_recipe(recipe, overrides or [])
+    with TrainingDisplay(Console(stderr=as_json)) as display:
+        result = train(loaded, show=display.show)
+    report(result, Output(as_json=as_json))
+
+
+def report(result: RunResult, output: Output) -> None:
+    """Say what a run came to and what to do next."""
+    output.emit(result.as_dict())
+    rows = result.rows
+    dropped = ", ".join(f"{count} {reason}" for reason, count in rows["dropped"].items()) or "none"
+    output.say(f"\n{result.run}: {result.stopped_by} after {result.steps} steps")
+    output.say(f"  rows: {rows['read']} read, {rows['used']} used; dropped: {dropped}")
+    if result.eval_loss is not None and result.best_eval_loss is not None:
+        output.say(f"  held-out loss: {result.eval_loss:.4f}, best {result.best_eval_loss:.4f}")
+    if result.stopped_by == "interrupted":
+        output.say(f"  go on:   burnish resume {result.run}")
+        return
+    output.say(f"  model:   {result.final}")
+    output.say(f"  next:    burnish chat {result.run}    burnish compare {result.run}")

@@ -1,0 +1,132 @@
+"""The ledger: every row that was dropped, cut or changed, with its place and reason.
+
+    {"row":6,"file":"data/train.jsonl","line":7,"action":"dropped","reason":"duplicate",
+     "graded_tokens_lost":null,"detail":"same content as data/train.jsonl:2"}
+
+The law that it keeps: rows read = rows used + rows dropped, at every moment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from burnish.errors import DataError
+from burnish.types import Origin, Rejected, Row
+
+Action = Literal["dropped", "cut", "changed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the ledger; `graded_tokens_lost` is None where the row never had tokens."""
+
+    row: int
+    file: str
+    line: int
+    action: Action
+    reason: str
+    graded_tokens_lost: int | None
+    detail: str
+
+    def __post_init__(self) -> None:
+        if self.action not in ("dropped", "cut", "changed"):
+            raise ValueError(f"action {self.action!r}")
+
+
+class Ledger:
+    """Collects what was lost on the way; a row is dropped once, but may be cut and changed as well."""
+
+    def __init__(self) -> None:
+        self._num_read = 0
+        self._entries: list[Entry] = []
+        self._dropped: set[int] = set()
+
+    def count_read(self, num_rows: int = 1) -> None:
+        """Count rows as read; every row is counted, usable or not, and before it is dropped."""
+        self._num_read += num_rows
+
+    def drop(
+        self, row: Row | Rejected, reason: str, *, graded_tokens_lost: int | None = None, detail: str = ""
+    ) -> None:
+        """Enter a row that is not used at all. A second drop of one row is a mistake of ours."""
+        if row.index in self._dropped:
+            raise ValueError(f"row {row.index} ({row.origin}) is dropped twice, now for {reason!r}")
+        if len(self._dropped) >= self._num_read:
+            raise ValueError(f"row {row.index} ({row.origin}) is dropped but was never counted as read")
+        self._dropped.add(row.index)
+        self._enter(row.index, row.origin, "dropped", reason, graded_tokens_lost, detail)
+
+    def reject(self, rejected: Rejected) -> None:
+        """Enter a row that could not be read, under its own reason."""
+        self.drop(rejected, rejected.reason, detail=rejected.detail)
+
+    def cut(self, row: Row, reason: str, *, graded_tokens_lost: int, detail: str = "") -> None:
+        """Enter a row that is used without some of its graded tokens."""
+        self._enter(row.index, row.origin, "cut", reason, graded_tokens_lost, detail)
+
+    def change(self, row: Row, reason: str, *, detail: str = "") -> None:
+        """Enter a row whose text was changed, such as by a template that trims replies."""
+        self._enter(row.index, row.origin, "changed", reason, 0, detail)
+
+    def counts(self) -> dict[str, Any]:
+        """Rows read and used, and entries by action and reason, the commonest first."""
+        by_action: dict[Action, Counter[str]] = {"dropped": Counter(), "cut": Counter(), "changed": Counter()}
+        for entry in self._entries:
+            by_action[entry.action][entry.reason] += 1
+        return {
+            "read": self._num_read,
+            "used": self._num_read - len(self._dropped),
+            **{action: dict(reasons.most_common()) for action, reasons in by_action.items()},
+        }
+
+    def entries(self) -> list[Entry]:
+        """The entries in reading order, whatever order they were made in."""
+        return sorted(self._entries, key=lambda entry: (entry.row, entry.action, entry.reason, entry.detail))
+
+    def write(self, path: Path) -> None:
+        """Write `ledger.jsonl` whole or not at all; the same entries give the same bytes."""
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        with partial.open("wb") as stream:
+            for entry in self.entries():
+                stream.write(orjson.dumps(asdict(entry), option=orjson.OPT_APPEND_NEWLINE))
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+
+    def _enter(
+        self, row: int, origin: Origin, action: Action, reason: str, lost: int | None, detail: str
+    ) -> None:
+        self._entries.append(Entry(row, origin.file, origin.line, action, reason, lost, detail))
+
+
+def read_ledger(path: Path) -> Iterator[Entry]:
+    """Read a ledger back, entry by entry."""
+    try:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                yield _parse(line, path, number)
+    except OSError as error:
+        raise _unreadable(str(path), error) from None
+
+
+def _parse(line: bytes, path: Path, number: int) -> Entry:
+    """One line as an entry."""
+    try:
+        return Entry(**orjson.loads(line))
+    except (ValueError, TypeError) as error:
+        raise _unreadable(f"{path}:{number}", error) from None
+
+
+def _unreadable(place: str, error: Exception) -> DataError:
+    return DataError(
+        f"{place}: {error}",
+        rule="a ledger holds one entry per line, as a run wrote it",
+        remedy="restore the file, or prepare the run again",
+    )

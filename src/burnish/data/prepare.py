@@ -1,0 +1,170 @@
+"""From the recipe's datasets to what training feeds, with every row accounted for.
+
+    read -> drop duplicates -> hold out -> encode -> fit to max_length
+
+Each step hands on what it keeps and writes what it does not keep to the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from burnish.chat.encode import cut_answer
+from burnish.chat.grade import RowRefused
+from burnish.data.ledger import Ledger
+from burnish.data.read import read_source
+from burnish.data.split import drop_duplicates, hold_out
+from burnish.errors import DataError
+from burnish.recipe.schema import DatasetSource, Recipe
+from burnish.types import Conversation, Document, Example, Origin, Rejected, Row
+
+
+class Encodes(Protocol):
+    """Whoever turns a row into token sequences."""
+
+    def encode(self, row: Row) -> list[Example]:
+        """The row's sequences; RowRefused where it cannot be graded exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The recipe's rows, read, deduplicated and split; not yet tokens."""
+
+    train: list[Row]
+    held_out: list[Row]
+    ledger: Ledger
+
+    @property
+    def has_conversations(self) -> bool:
+        """Whether a chat template is needed."""
+        return any(isinstance(row.content, Conversation) for row in [*self.train, *self.held_out])
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What training feeds: one tuple of sequences per row, as a row's turns may need several."""
+
+    train: list[tuple[Example, ...]]
+    held_out: list[tuple[Example, ...]]
+    origins: dict[int, Origin]
+    ledger: Ledger
+
+
+def read_rows(recipe: Recipe) -> Rows:
+    """Read every source; hold rows out after exact deduplication, so that none is on both sides."""
+    ledger = Ledger()
+    held_out: list[Row] = []
+    sources = list(recipe.val_datasets) + list(recipe.datasets)
+    read = _read(sources, recipe, ledger)
+    unique = list(drop_duplicates(read, ledger))
+    if recipe.val_datasets:
+        first_training_source = len(recipe.val_datasets)
+        held_out = [row for row in unique if row.source < first_training_source]
+        train = [row for row in unique if row.source >= first_training_source]
+    else:
+        train, held_out = hold_out(unique, recipe.val_set_size, seed=recipe.seed)
+    return Rows(train, held_out, ledger)
+
+
+def encode_rows(rows: Rows, encoder: Encodes, recipe: Recipe) -> Prepared:
+    """Encode what was read and fit it to `max_length`; DataError where nothing graded is left to train on."""
+    train = _encode_all(rows.train, encoder, recipe, rows.ledger)
+    held_out = _encode_all(rows.held_out, encoder, recipe, rows.ledger)
+    if not train:
+        dropped = rows.ledger.counts()["dropped"]
+        raise DataError(
+            f"no row with a graded token is left to train on (dropped: {dropped or 'none; nothing was read'})",
+            rule="a run trains on at least one graded token",
+            remedy="look at the reasons: burnish check RECIPE; max_length and on_too_long decide what is too long",
+        )
+    origins = {row.index: row.origin for row in [*rows.train, *rows.held_out]}
+    return Prepared(train, held_out, origins, rows.ledger)
+
+
+def _read(sources: Sequence[DatasetSource], recipe: Recipe, ledger: Ledger) -> Iterator[Row]:
+    first = 0
+    for number, source in enumerate(sources):
+        for row in read_source(source, source_index=number, first_index=first):
+            first += 1
+            ledger.count_read()
+            if isinstance(row, Row):
+                yield row
+            else:
+                _refuse(row, recipe, ledger)
+
+
+def _encode_all(
+    rows: Sequence[Row], encoder: Encodes, recipe: Recipe, ledger: Ledger
+) -> list[tuple[Example, ...]]:
+    kept: list[tuple[Example, ...]] = []
+    sources = list(recipe.val_datasets) + list(recipe.datasets)
+    for row in rows:
+        try:
+            views = encoder.encode(row)
+        except RowRefused as refusal:
+            _refuse(Rejected(row.index, row.source, row.origin, refusal.reason, refusal.detail), recipe, ledger)
+            continue
+        weight = sources[row.source].weight
+        if isinstance(row.content, Document):
+            kept += [(_weighted(part, weight),) for view in views for part in windows(view, recipe.max_length)]
+        elif fitted := _fit(row, views, recipe, ledger):
+            kept.append(tuple(_weighted(view, weight) for view in fitted))
+    return kept
+
+
+def windows(view: Example, length: int) -> list[Example]:
+    """A long text as windows of at most `length` tokens, each token graded in exactly one of them.
+
+    A window begins with the last token of the one before, ungraded, so that its first graded token has something
+    before it: `a b c d e` in windows of 3 is `a b c | c d e`.
+    """
+    if len(view) <= length:
+        return [view]
+    starts = range(0, len(view) - 1, length - 1)
+    return [
+        replace(
+            view,
+            input_ids=view.input_ids[start : start + length],
+            weights=[0.0, *view.weights[start + 1 : start + length]],
+        )
+        for start in starts
+    ]
+
+
+def _fit(row: Row, views: Sequence[Example], recipe: Recipe, ledger: Ledger) -> list[Example]:
+    """The views that fit in `max_length`, cut where the recipe says so; empty if the row is dropped."""
+    fitting = [view for view in views if len(view) <= recipe.max_length]
+    long = [view for view in views if len(view) > recipe.max_length]
+    if long and recipe.on_too_long.value == "error":
+        raise DataError(
+            f"{row.origin}: {max(map(len, long))} tokens, over max_length {recipe.max_length}",
+            rule="on_too_long: error stops at the first row that is longer than max_length",
+            remedy="raise max_length, or say on_too_long: drop or cut_answer",
+        )
+    if recipe.on_too_long.value == "cut_answer":
+        cut = [part for view in long if (part := cut_answer(view, recipe.max_length)) is not None]
+        fitting = sorted([*fitting, *cut], key=lambda view: view.turns)
+    lost = sum(view.num_graded for view in views) - sum(view.num_graded for view in fitting)
+    if not any(view.num_graded for view in fitting):
+        reason = "too long" if long else "nothing graded"
+        ledger.drop(row, reason=reason, graded_tokens_lost=lost, detail=f"{max(map(len, views), default=0)} tokens")
+        return []
+    if lost:
+        ledger.cut(row, reason="too long", graded_tokens_lost=lost, detail=f"{max(map(len, long))} tokens")
+    return [view for view in fitting if view.num_graded]
+
+
+def _weighted(view: Example, weight: float) -> Example:
+    return view if weight == 1.0 else replace(view, weights=[weight * w for w in view.weights])
+
+
+def _refuse(row: Rejected, recipe: Recipe, ledger: Ledger) -> None:
+    if recipe.on_bad_row.value == "error":
+        raise DataError(
+            f"{row.origin}: {row.reason}: {row.detail}",
+            rule="every row can be read, and graded exactly",
+            remedy="correct the row, or leave such rows out, counted: on_bad_row=drop",
+        )
+    ledger.reject(row)

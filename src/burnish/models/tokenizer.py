@@ -1,0 +1,133 @@
+"""A tokenizer with its chat template: the one place where messages become ids, in training and at inference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from burnish.chat.encode import Encoder
+from burnish.chat.grade import TrainOn
+from burnish.chat.template import CHATML, CHATML_TOKENS, ChatTemplate
+from burnish.errors import DataError
+from burnish.models.locate import locate
+from burnish.types import Example, Message, Row
+
+Prompt = str | Sequence[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTokenizer:
+    """Messages to ids and ids to text.
+
+    `new_ids` are tokens that the base model has no trained row for. `template` is None for a base model that is
+    only to continue text: its prompts are plain text.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    template: ChatTemplate | None
+    encoder: Encoder
+    new_ids: tuple[int, ...]
+    template_origin: str
+
+    def __len__(self) -> int:
+        return len(self.tokenizer)
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """The ids that end an answer: the stop tokens seen in training, then the end of text."""
+        return sorted(self.encoder.stop_ids)
+
+    def encode(self, row: Row) -> list[Example]:
+        """A row as the token sequences that training feeds."""
+        return self.encoder.encode(row)
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """What inference feeds for a prompt: a string is one user message, or plain text without a template."""
+        if self.template is None:
+            text = prompt if isinstance(prompt, str) else "\n".join(str(m["content"]) for m in prompt)
+            return list(self.tokenizer(text)["input_ids"])
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        return self.encoder.prompt_ids(messages)
+
+    def decode_answer(self, ids: Iterable[int]) -> str:
+        """An answer as text, without special tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def load_chat_tokenizer(
+    name: str,
+    *,
+    chat_template: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    train_on: TrainOn = "all",
+    chat: bool = True,
+) -> ChatTokenizer:
+    """The tokenizer of `name` with its own chat template, or the one in the file `chat_template`.
+
+    With `chat`, a tokenizer without a template gets ChatML and that template's two tokens; without it, it stays
+    as it is and prompts are plain text.
+    """
+    tokenizer = _load(name)
+    source, origin = _template_source(tokenizer, chat_template)
+    new_ids: list[int] = []
+    if source is None and chat:
+        source, origin = CHATML, "ChatML, for the model has no chat template of its own"
+        new_ids = _add_tokens(tokenizer, CHATML_TOKENS)
+    template = None
+    if source is not None:
+        tokenizer.chat_template = source
+        template = ChatTemplate(
+            source, special_tokens=_special_tokens(tokenizer), chat_template_kwargs=chat_template_kwargs
+        )
+    encoder = Encoder(template, tokenizer, train_on=train_on)
+    return ChatTokenizer(tokenizer, template, encoder, tuple(new_ids), origin)
+
+
+def _load(name: str) -> PreTrainedTokenizerBase:
+    directory = locate(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{directory}: {error}",
+            rule="a tokenizer directory holds tokenizer.json (or a format that transformers converts to it)",
+            remedy="copy the tokenizer again, or name another: tokenizer=DIR",
+        ) from error
+    if not tokenizer.is_fast:
+        raise DataError(
+            f"{directory}: its tokenizer ({type(tokenizer).__name__}) has no fast form",
+            rule="masks need the offsets that only fast tokenizers give",
+            remedy="save a fast form with transformers, or name another: tokenizer=DIR",
+        )
+    return tokenizer
+
+
+def _template_source(tokenizer: PreTrainedTokenizerBase, file: str | None) -> tuple[str | None, str]:
+    if file is not None:
+        try:
+            return Path(file).read_text(encoding="utf-8"), file
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"chat_template {file!r}: {error}",
+                rule="chat_template is the path of a Jinja file in UTF-8",
+                remedy="correct the path",
+            ) from error
+    own = tokenizer.chat_template
+    if isinstance(own, dict):
+        own = own.get("default")
+    return own, "the model's own" if own else "none"
+
+
+def _add_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> list[int]:
+    """Add control tokens that the vocabulary lacks; their ids are beyond all that the base has seen."""
+    before = tokenizer.get_vocab()
+    tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)}, replace_extra_special_tokens=False)
+    return [tokenizer.convert_tokens_to_ids(token) for token in tokens if token not in before]
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return {key: str(value) for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}

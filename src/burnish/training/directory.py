@@ -1,0 +1,106 @@
+"""The run directory: the contract between training, which writes it, and everything that only reads it.
+
+    runs/NAME/  recipe.yaml  resolved.yaml  environment.json  ledger.jsonl  plan.json  metrics.jsonl  events.jsonl
+                samples.jsonl  summary.json  checkpoints/  final/  adapter/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from burnish.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """One run's files by name. Lines are appended whole; a number that is not finite is written as null."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where `step-N` directories are."""
+        return self.path / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        """The finished model, in transformers' own format."""
+        return self.path / "final"
+
+    @property
+    def adapter(self) -> Path:
+        """The finished adapter, in PEFT's own format; only where the recipe trained one."""
+        return self.path / "adapter"
+
+    def write(self, name: str, value: Any) -> None:
+        """Write a JSON file."""
+        (self.path / name).write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n")
+
+    def read(self, name: str) -> Any:
+        """Read a JSON file."""
+        return orjson.loads((self.path / name).read_bytes())
+
+    def append(self, name: str, value: Any) -> None:
+        """Add one line to a JSONL file."""
+        with (self.path / name).open("ab") as file:
+            file.write(orjson.dumps(value) + b"\n")
+
+    def lines(self, name: str) -> list[Any]:
+        """Read a JSONL file; a last line that a kill cut short is left out."""
+        path = self.path / name
+        if not path.exists():
+            return []
+        whole = path.read_bytes().split(b"\n")[:-1]
+        return [orjson.loads(line) for line in whole]
+
+    def rewind(self, step: int) -> None:
+        """Forget what was logged after `step`, so that a resumed run logs it once."""
+        for name in ("metrics.jsonl", "samples.jsonl", "events.jsonl"):
+            kept = [line for line in self.lines(name) if line.get("step", 0) <= step]
+            (self.path / name).write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in kept))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process; a second writer is refused."""
+        with (self.path / ".lock").open("w") as file:
+            try:
+                flock(file, LOCK_EX | LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"{self.path}: another process is training this run",
+                    rule="one process writes a run directory",
+                    remedy="wait for it, or give this run another run_name",
+                ) from error
+            yield
+
+
+def create_run(output_dir: str, run_name: str) -> RunDirectory:
+    """A new, empty run directory; UsageError where a run of that name is already there."""
+    path = Path(output_dir) / run_name
+    if path.exists() and any(path.iterdir()):
+        raise UsageError(
+            f"{path} already holds a run",
+            rule="a run directory is written by one run",
+            remedy=f"go on with it (burnish resume {path}), or choose another name: run_name=...",
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    return RunDirectory(path)
+
+
+def open_run(path: str | Path) -> RunDirectory:
+    """An existing run directory; UsageError where there is none."""
+    directory = Path(path)
+    if not (directory / "resolved.yaml").is_file():
+        raise UsageError(
+            f"{directory} is not a run directory: it has no resolved.yaml",
+            rule="a run is what `burnish train` writes, by default below runs/",
+            remedy="list the runs there are: burnish runs",
+        )
+    return RunDirectory(directory)

@@ -1,0 +1,76 @@
+"""What a run says while it runs. The loop yields these; the run writes them down; a terminal draws them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """All is known before step 0: what will be trained, on what, for how long."""
+
+    run: Path
+    num_steps: int
+    start_step: int
+    trainable: int
+    parameters: int
+    rows: int
+    held_out_rows: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One update: `step` counts from 1; `loss` is the mean over the global batch's graded tokens."""
+
+    step: int
+    num_steps: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    graded_tokens: int
+    tokens: int
+    seconds: float
+    memory_bytes: int
+    source_loss: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Held-out loss and accuracy (share of graded tokens that are the model's first choice) after `step`."""
+
+    step: int
+    loss: float
+    accuracy: float
+    graded_tokens: int
+    best: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What the model answers to the recipe's sample prompts after `step`."""
+
+    step: int
+    samples: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A checkpoint is on disk, whole."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The last event: `finished`, `early_stopping` or `interrupted`."""
+
+    step: int
+    why: str
+
+
+Event = Ready | Stepped | Evaluated | Sampled | Saved | Stopped

@@ -1,0 +1,265 @@
+"""A run from recipe to finished model: prepare, open, loop, export. This page is its table of contents."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from burnish.adapters.apply import merged
+from burnish.checkpoint.files import load_checkpoint, newest_good
+from burnish.data.prepare import encode_rows, read_rows
+from burnish.errors import BurnishError, MemoryExhausted, UsageError
+from burnish.models.load import save_model
+from burnish.models.tokenizer import load_chat_tokenizer
+from burnish.parallel.runtime import prepare_process
+from burnish.recipe.describe import resolved_yaml
+from burnish.recipe.load import LoadedRecipe, load_recipe
+from burnish.recipe.schema import Recipe
+from burnish.training.directory import RunDirectory, create_run, open_run
+from burnish.training.events import Event, Ready
+from burnish.training.loop import training_loop
+from burnish.training.record import Record
+from burnish.training.session import Session, TrainState, open_session
+
+Show = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run came to; `final` is a transformers directory, complete."""
+
+    run: Path
+    final: Path
+    steps: int
+    train_loss: float | None
+    eval_loss: float | None
+    best_eval_loss: float | None
+    graded_tokens: int
+    rows: dict[str, Any]
+    stopped_by: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as `--json` prints it."""
+        return {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(self).items()}
+
+
+def train(loaded: LoadedRecipe, *, from_scratch: bool = False, show: Show = lambda event: None) -> RunResult:
+    """Train by a recipe in a new run directory; BurnishError says what is wrong with recipe, data or model.
+
+    `from_scratch` starts a model that has a config and no weights from random ones: pre-training.
+    """
+    settings = prepare_process()
+    recipe = loaded.recipe
+    run = create_run(recipe.output_dir, recipe.run_name or default_name(recipe))
+    with run.locked():
+        (run.path / "resolved.yaml").write_text(resolved_yaml(loaded), encoding="utf-8")
+        if loaded.path is not None:
+            (run.path / "recipe.yaml").write_bytes(loaded.path.read_bytes())
+        run.write("environment.json", {**environment(settings), "from_scratch": from_scratch})
+        return _train_in(run, recipe, show, resuming=False)
+
+
+def resume(path: str | Path, *, show: Show = lambda event: None) -> RunResult:
+    """Go on with an interrupted run from its newest whole checkpoint; a finished run stays finished."""
+    prepare_process()
+    run = open_run(path)
+    recipe = load_recipe(run.path / "resolved.yaml", {}).recipe
+    with run.locked():
+        return _train_in(run, recipe, show, resuming=True)
+
+
+def prepare(recipe: Recipe, *, from_scratch: bool = False) -> Session:
+    """All of a run before its first step: rows read and encoded, model loaded, updates planned."""
+    rows = read_rows(recipe)
+    tokenizer = load_chat_tokenizer(
+        recipe.tokenizer or recipe.model,
+        chat_template=recipe.chat_template,
+        chat_template_kwargs=recipe.chat_template_kwargs,
+        train_on=recipe.train_on.value,
+        chat=rows.has_conversations,
+    )
+    return open_session(recipe, tokenizer, encode_rows(rows, tokenizer, recipe), from_scratch=from_scratch)
+
+
+def _train_in(run: RunDirectory, recipe: Recipe, show: Show, *, resuming: bool) -> RunResult:
+    with _memory_errors(recipe):
+        session = prepare(recipe, from_scratch=run.read("environment.json")["from_scratch"])
+        notes = _restore(session, run) if resuming else []
+        session.data.ledger.write(run.path / "ledger.jsonl")
+        run.write("plan.json", describe_plan(session))
+        record = Record(run, [tracker.value for tracker in recipe.report_to], settings=recipe.model_dump(mode="json"))
+        try:
+            for event in _events(session, run, notes):
+                record.write(event)
+                show(event)
+        finally:
+            record.close()
+        return _finish(session, run)
+
+
+def _events(session: Session, run: RunDirectory, notes: list[str]) -> Iterator[Event]:
+    if session.why_unpacked and session.recipe.packing:
+        notes = [*notes, f"documents are computed one by one: {session.why_unpacked}"]
+    yield Ready(
+        run=run.path,
+        num_steps=session.plan.num_steps,
+        start_step=session.state.step,
+        trainable=session.trainable.parameters,
+        parameters=session.trainable.of,
+        rows=len(session.data.train),
+        held_out_rows=len(session.data.held_out),
+        notes=tuple(notes),
+    )
+    with interruptible() as interrupted:
+        yield from training_loop(session, run, interrupted=interrupted)
+
+
+def _restore(session: Session, run: RunDirectory) -> list[str]:
+    """Take the newest whole checkpoint over; from the start again where there is none yet."""
+    checkpoint, complaints = newest_good(run.checkpoints)
+    if checkpoint is None:
+        run.rewind(-1)
+        return [*complaints, "no checkpoint yet: starting again from step 0"]
+    fields = {field.name for field in dataclasses.fields(TrainState)}
+    session.state = TrainState(**{key: value for key, value in checkpoint.state.items() if key in fields})
+    session.masters.load(checkpoint.weights)
+    session.optimizer.load(checkpoint.optimizer)
+    run.rewind(checkpoint.step)
+    return [*complaints, f"resuming after step {checkpoint.step}"]
+
+
+def _finish(session: Session, run: RunDirectory) -> RunResult:
+    """Export (the best weights where early stopping is on, else the last) and write the summary."""
+    state = session.state
+    finished = state.stopped_by != "interrupted"
+    if session.recipe.early_stopping_patience is not None and finished and state.best_step != state.step:
+        best = run.checkpoints / f"step-{state.best_step:08d}"
+        if best.exists():
+            session.masters.load(load_checkpoint(best).weights)
+    tokenizer = session.tokenizer
+    if finished:
+        if isinstance(session.model, PeftModel):
+            session.model.save_pretrained(run.adapter)
+            tokenizer.tokenizer.save_pretrained(run.adapter)
+        save_model(merged(session.model), tokenizer.tokenizer, run.final, stop_ids=tokenizer.stop_ids)
+    result = RunResult(
+        run=run.path,
+        final=run.final,
+        steps=state.step,
+        train_loss=state.train_loss,
+        eval_loss=state.eval_loss,
+        best_eval_loss=state.best_loss,
+        graded_tokens=state.graded_tokens,
+        rows=_row_counts(session),
+        stopped_by=state.stopped_by or "finished",
+    )
+    run.write("summary.json", result.as_dict())
+    return result
+
+
+def _row_counts(session: Session) -> dict[str, Any]:
+    counts = session.data.ledger.counts()
+    return {key: counts[key] for key in ("read", "used", "dropped")}
+
+
+def describe_plan(session: Session) -> dict[str, Any]:
+    """The plan in numbers, as plan.json holds it."""
+    train = [example for views in session.data.train for example in views]
+    tokens, graded = sum(map(len, train)), sum(example.num_graded for example in train)
+    return {
+        "steps": session.plan.num_steps,
+        "steps_per_epoch": session.plan.steps_per_epoch,
+        "rows": len(session.data.train),
+        "sequences": len(train),
+        "held_out_rows": len(session.data.held_out),
+        "tokens_per_epoch": tokens,
+        "graded_tokens_per_epoch": graded,
+        "longest": max(map(len, train)),
+        "trainable_parameters": session.trainable.parameters,
+        "parameters": session.trainable.of,
+        "adapter_modules": list(session.trainable.modules),
+        "new_token_ids": list(session.tokenizer.new_ids),
+        "stop_ids": session.tokenizer.stop_ids,
+        "chat_template": session.tokenizer.template_origin,
+        "one_by_one": session.why_unpacked,
+    }
+
+
+def environment(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The machine and the versions a run was made with."""
+    packages = ("burnish", "torch", "transformers", "peft", "tokenizers")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        **{package: version(package) for package in packages},
+        **settings,
+    }
+
+
+def default_name(recipe: Recipe) -> str:
+    """A run's name where the recipe has none: model, method, time."""
+    model = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(recipe.model).name).strip("-.") or "model"
+    return f"{model[:32]}-{recipe.adapter.value}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Within the block the first Ctrl-C only asks to stop (after the step in hand); the second one stops at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever runs the thread handles signals
+        before = {}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _memory_errors(recipe: Recipe) -> Iterator[None]:
+    try:
+        yield
+    except BurnishError:
+        raise
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise MemoryExhausted(
+            f"out of memory with micro_batch_size {recipe.micro_batch_size}, max_length {recipe.max_length}: {error}",
+            rule="weights, optimiser and the activations of one micro-batch fit in memory together",
+            remedy="set micro_batch_size=1 (the loss stays the same), then gradient_checkpointing=true, adapter=lora",
+        ) from error
+
+
+def as_recipe(recipe: str | Path | None, overrides: Mapping[str, Any]) -> LoadedRecipe:
+    """A recipe from a file, from keyword arguments, or from both."""
+    if recipe is None and not overrides:
+        raise UsageError(
+            "train() was given neither a recipe file nor keys",
+            rule="a run needs at least model and datasets",
+            remedy='burnish.train("recipe.yaml") or burnish.train(model=..., datasets=[...])',
+        )
+    return load_recipe(recipe, overrides)

@@ -1,0 +1,132 @@
+"""A session: everything one run needs in memory, put together in one place, in the order in which it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
+
+from burnish.adapters.apply import Trainable, apply_adapter, describe_trainable
+from burnish.data.pack import Pack, pack_all
+from burnish.data.plan import Plan
+from burnish.data.prepare import Prepared
+from burnish.models.forward import why_unpacked
+from burnish.models.load import add_token_rows, load_model, start_model, vocabulary_tables
+from burnish.models.tokenizer import ChatTokenizer
+from burnish.optim.build import Optimizer
+from burnish.optim.masters import Masters
+from burnish.optim.schedule import Schedule, warmup_length
+from burnish.recipe.schema import Recipe
+from burnish.types import Example
+
+LOGITS_PER_PASS = 2**27
+"""How many logits one forward pass may hold: 512 MiB in fp32; a larger vocabulary means fewer tokens a pass."""
+
+
+@dataclass(slots=True)
+class TrainState:
+    """What changes while training and resuming must bring back, next to weights and optimiser."""
+
+    step: int = 0
+    tokens: int = 0
+    graded_tokens: int = 0
+    train_loss: float | None = None
+    eval_loss: float | None = None
+    best_loss: float | None = None
+    best_step: int = 0
+    evaluations_without_better: int = 0
+    stopped_by: str | None = None
+
+
+@dataclass(slots=True)
+class Session:
+    """One run in memory."""
+
+    recipe: Recipe
+    tokenizer: ChatTokenizer
+    data: Prepared
+    plan: Plan
+    schedule: Schedule
+    model: PreTrainedModel | PeftModel
+    forward: Any
+    masters: Masters
+    optimizer: Optimizer
+    trainable: Trainable
+    held_out: list[Pack]
+    why_unpacked: str | None
+    state: TrainState = field(default_factory=TrainState)
+
+    def packs(self, examples: Sequence[Example]) -> list[Pack]:
+        """Examples laid out as micro-batches."""
+        return lay_out(examples, self.recipe, vocab_size=len(self.tokenizer), packed=self.why_unpacked is None)
+
+
+def lay_out(examples: Sequence[Example], recipe: Recipe, *, vocab_size: int, packed: bool) -> list[Pack]:
+    """Examples as packs whose size follows from `micro_batch_size`, or from the vocabulary where that is `auto`."""
+    automatic = min(8192, max(1024, LOGITS_PER_PASS // vocab_size))
+    if not packed:
+        return pack_all(examples, max_tokens=automatic, max_rows=1)
+    if recipe.micro_batch_size == "auto":
+        return pack_all(examples, max_tokens=automatic)
+    longest = max(len(example) for example in examples)
+    return pack_all(examples, max_tokens=longest * recipe.micro_batch_size, max_rows=recipe.micro_batch_size)
+
+
+def open_session(
+    recipe: Recipe, tokenizer: ChatTokenizer, data: Prepared, *, from_scratch: bool = False
+) -> Session:
+    """Load the model, make its weights trainable by the recipe's method, plan the updates."""
+    torch.manual_seed(recipe.seed)  # adapters and new models start from random weights
+    base = start_model(recipe.model) if from_scratch else load_model(recipe.model)
+    add_token_rows(base, len(tokenizer), tokenizer.new_ids)
+    why = why_unpacked(base) if recipe.packing else "packing: false"
+    tables = vocabulary_tables(base)
+    model = apply_adapter(base, recipe, new_tokens=tokenizer.new_ids)
+    masters = Masters(model, compute=getattr(torch, recipe.dtype.value))
+    if recipe.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    plan = Plan(
+        num_rows=len(data.train),
+        batch_size=recipe.global_batch_size,
+        num_epochs=recipe.num_epochs or 1,
+        max_steps=recipe.max_steps,
+        seed=recipe.seed,
+        shuffle=recipe.shuffle,
+    )
+    warmup = warmup_length(
+        plan.num_steps, warmup_steps=recipe.warmup_steps, warmup_ratio=recipe.warmup_ratio or 0.0
+    )
+    held_out = [example for views in data.held_out for example in views]
+    return Session(
+        recipe=recipe,
+        tokenizer=tokenizer,
+        data=data,
+        plan=plan,
+        schedule=Schedule(recipe.lr_scheduler.value, recipe.learning_rate, plan.num_steps, warmup),
+        model=model,
+        forward=torch.compile(model, dynamic=True) if recipe.compile else model,
+        masters=masters,
+        optimizer=Optimizer(
+            masters.parameters,
+            name=recipe.optimizer.value,
+            weight_decay=recipe.weight_decay,
+            embeddings=_embedding_names(model, tables),
+        ),
+        trainable=describe_trainable(model),
+        held_out=lay_out(held_out, recipe, vocab_size=len(tokenizer), packed=why is None) if held_out else [],
+        why_unpacked=why,
+    )
+
+
+def _embedding_names(model: nn.Module, tables: Sequence[nn.Parameter]) -> frozenset[str]:
+    """The vocabulary's parameters by name, also PEFT's rows for new tokens: `muon` leaves them to AdamW."""
+    known = {id(table) for table in tables}
+    return frozenset(
+        name for name, p in model.named_parameters() if id(p) in known or "trainable_tokens" in name
+    )
