@@ -44,7 +44,7 @@ class Place:
 
 def locate_dataset(path: str, place: Place) -> str:
     """A file, folder or glob that is there, or a name that may be on the hub."""
-    _refuse_odd(path, place)
+    _refuse_address(path, place)
     found = place.find(path, is_there=_matches)
     if found is not None:
         return found
@@ -61,7 +61,7 @@ def locate_dataset(path: str, place: Place) -> str:
 
 def locate_model(path: str, place: Place) -> str:
     """The embedded model's name, a directory that is there, or a name that may be on the hub."""
-    _refuse_odd(path, place)
+    _refuse_address(path, place)
     if path == EMBEDDED:
         return path
     found = place.find(path, is_there=os.path.isdir)
@@ -84,7 +84,7 @@ def locate_template(path: str, place: Place) -> str:
             rule="chat_template is the path of a Jinja file",
             remedy="save the template as chat.jinja and say `chat_template: chat.jinja`",
         )
-    _refuse_odd(path, place)
+    _refuse_address(path, place)
     found = place.find(path, is_there=os.path.isfile)
     if found is None:
         raise UsageError(
@@ -112,13 +112,7 @@ def _shorten(path: str) -> str:
     return os.path.relpath(full, here) if os.path.commonpath([full, here]) == here else full
 
 
-def _refuse_odd(path: str, place: Place) -> None:
-    if not path.isprintable():
-        raise UsageError(
-            place.saw,
-            rule="a path or name has no control characters",
-            remedy="correct the path",
-        )
+def _refuse_address(path: str, place: Place) -> None:
     if "://" in path:
         raise UsageError(
             place.saw,

@@ -108,6 +108,9 @@ def add_overrides(said: Said, overrides: Mapping[str, Any] | Iterable[str], orig
         container: Any = said.values
         for key in dotted.split("."):
             place = (*place, said.step(container, key, f"{origin} {dotted}"))
+            if isinstance(container, dict) and container.get(key) is None and dotted.startswith(f"{key}."):
+                container[key] = {}
+                said.origins[place] = origin
             container = container.get(key) if isinstance(container, dict) else container[int(key)]
         said.put(place, document, origin)
 

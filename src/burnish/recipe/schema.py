@@ -13,7 +13,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from burnish.recipe.choices import (
     Adapter,
@@ -32,7 +41,15 @@ LEARNING_RATES = {Adapter.FULL: 2e-5, Adapter.LORA: 2e-4}
 
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("names and paths have no control characters")
+    return value
+
+
 Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[Text, AfterValidator(_printable)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -55,10 +72,10 @@ class Keys(BaseModel):
 class DatasetSource(Keys):
     """One source of rows: a file, a glob, a folder or a name on the Hugging Face hub."""
 
-    path: Text = Field(
+    path: Name = Field(
         description="File, glob, folder, or `owner/name` on the hub. JSONL, JSON, Parquet, Arrow."
     )
-    split: Text = Field(default="train", description="Which split of a hub dataset to read; files have none.")
+    split: Name = Field(default="train", description="Which split of a hub dataset to read; files have none.")
     format: DataFormat = Field(
         default=DataFormat.AUTO, description="Layout of the records; `auto` looks and says why."
     )
@@ -66,7 +83,7 @@ class DatasetSource(Keys):
     max_samples: Positive | None = Field(
         default=None, description="Read at most this many rows, in file order."
     )
-    name: Text | None = Field(default=None, description="What reports call this source; null: its path.")
+    name: Name | None = Field(default=None, description="What reports call this source; null: its path.")
 
 
 def _one_source(value: Any) -> Any:
@@ -79,11 +96,11 @@ class Recipe(Keys):
     """Everything one supervised fine-tuning run is told; two keys are enough: `model` and `datasets`."""
 
     # The model
-    model: Text = Field(description="Hub id, directory, or `marble` for the embedded base model.")
-    tokenizer: Text | None = Field(
+    model: Name = Field(description="Hub id, directory, or `marble` for the embedded base model.")
+    tokenizer: Name | None = Field(
         default=None, description="Hub id or directory of the tokenizer; null: the model's."
     )
-    chat_template: Text | None = Field(
+    chat_template: Name | None = Field(
         default=None,
         description="Path of a Jinja file that replaces the model's own chat template; null: the model's.",
     )
@@ -127,7 +144,7 @@ class Recipe(Keys):
     lora_dropout: Share = Field(
         default=0.0, description="Dropout on the input of the LoRA matrices, as a share."
     )
-    lora_target_modules: Text | tuple[Text, ...] = Field(
+    lora_target_modules: Name | tuple[Name, ...] = Field(
         default="all-linear",
         description="Layers that get LoRA: `all-linear`, a list of names, or a regular expression.",
     )
@@ -196,7 +213,7 @@ class Recipe(Keys):
     )
 
     # The run
-    output_dir: Text = Field(default="runs", description="Folder that holds the run directories.")
+    output_dir: Name = Field(default="runs", description="Folder that holds the run directories.")
     run_name: Annotated[str, Field(pattern=RUN_NAME)] | None = Field(
         default=None,
         description="Name of the run directory; null: made at the start from model, adapter and time.",

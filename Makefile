@@ -1,0 +1,41 @@
+# burnish, for people who have just cloned it:  make demo
+# VENV=/somewhere/else uses another virtual environment; PYTHON=python3.12 another interpreter to make it with.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow check bench thesis docs clean
+
+demo: $(VENV)/.ready
+	$(BIN)/burnish demo
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.ready
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+check: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench:
+	@ls benchmarks/*.py 2>/dev/null || echo "no benchmarks in this release yet"
+
+thesis: $(VENV)/.ready
+	$(BIN)/python -m burnish.experiments.thesis
+
+docs: $(VENV)/.ready
+	$(BIN)/python -m burnish.recipe.describe > docs/recipe.md
+
+# torch comes first and alone: where a CPU build is on offer it is taken, and nothing later replaces it
+$(VENV)/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv
