@@ -47,12 +47,13 @@ GEMMA = (
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
 MISTRAL = (
-    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ ' [INST] ' + m['content'] + ' [/INST]' }}"
-    "{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}"
+    "{{ ' [INST] ' + m['content'] + ' [/INST]' }}{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
 )
 THINKING = (
     "{% for m in messages %}{% set content = m['content'] %}"
-    "{% if m['role'] == 'assistant' and not loop.last %}{% set content = content.split('</think>\n\n')[-1] %}{% endif %}"
+    "{% if m['role'] == 'assistant' and not loop.last %}"
+    "{% set content = content.split('</think>\n\n')[-1] %}{% endif %}"
     "{{ '<|im_start|>' + m['role'] + '\n' + content + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from functools import cache
 from itertools import groupby
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 from families import (
     FAMILIES,
-    GEMMA,
     LLAMA_3,
     SHARED,
     THINKING,
@@ -430,9 +428,3 @@ def test_random_conversations_hold_the_laws(name: str, turns: list[tuple[str, st
     messages = [message for asked, reply in turns for message in (user(asked), assistant(reply))]
     expected = {2 * number + 1: GRADED[name](reply) for number, (_, reply) in enumerate(turns)}
     prove(encoder, tokenizer, chat(*messages), expected)
-
-
-@pytest.mark.skipif(not SHARED.exists(), reason="../shared is absent")
-def test_core_families_are_listed_where_this_file_looks() -> None:
-    with (SHARED / "chat-templates" / "core_families.csv").open(encoding="utf-8") as lines:
-        assert {"ChatML", "Llama-2-chat", "Gemma-2"} <= {entry["family"] for entry in csv.DictReader(lines)}
