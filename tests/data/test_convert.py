@@ -164,7 +164,10 @@ def test_prompt_and_completion_are_kept_to_the_character():
 def test_of_a_prompt_of_messages_no_reply_is_graded():
     record = {"prompt": [USER, REPLY, USER], "completion": [REPLY]}
     assert to_content(record, "prompt-completion").messages == [USER, {**REPLY, "train": False}, USER, REPLY]
-    assert refused({"prompt": [USER, REPLY], "completion": [USER]}, "prompt-completion")[0] == "no assistant turn"
+    assert (
+        refused({"prompt": [USER, REPLY], "completion": [USER]}, "prompt-completion")[0]
+        == "no assistant turn"
+    )
 
 
 def test_text_is_a_document():

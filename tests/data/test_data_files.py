@@ -28,7 +28,11 @@ def test_a_glob_goes_into_folders_and_is_sorted(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
     found = find_files(str(tmp_path / "**" / "*.jsonl"))
-    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a/1.jsonl", "a/b/3.jsonl", "b/2.jsonl"]
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        "a/1.jsonl",
+        "a/b/3.jsonl",
+        "b/2.jsonl",
+    ]
 
 
 def test_a_file_whose_name_holds_glob_signs_is_itself(tmp_path):

@@ -39,7 +39,9 @@ def test_the_reasons_are_plain_words_and_name_what_is_left_out():
 
 
 def test_unknown_columns_are_refused_with_what_each_format_needs():
-    with pytest.raises(DataError, match="columns 'prompt', 'reply'; 'prompt' comes nearest to alpaca") as caught:
+    with pytest.raises(
+        DataError, match="columns 'prompt', 'reply'; 'prompt' comes nearest to alpaca"
+    ) as caught:
         detect_format([{"prompt": "p", "reply": "r"}], place="data/x.jsonl")
     assert caught.value.saw.startswith("data/x.jsonl:")
     assert all(name in caught.value.rule for name in ("messages", "sharegpt", "alpaca", "completion", "text"))

@@ -42,7 +42,9 @@ def test_a_line_that_is_no_utf8_is_rejected_and_parts_the_text_around_it(tmp_pat
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3_000), st.integers(1, 3)), min_size=1, max_size=12))
 def test_every_character_between_the_borders_is_kept(tmp_path_factory, paragraphs):
-    raw = "".join(f"{k}{'z ' * (length // 2)}." + "\n" * breaks for k, (length, breaks) in enumerate(paragraphs))
+    raw = "".join(
+        f"{k}{'z ' * (length // 2)}." + "\n" * breaks for k, (length, breaks) in enumerate(paragraphs)
+    )
     path = tmp_path_factory.mktemp("text") / "a.txt"
     found = texts(path, raw)
     assert all(text in raw for _, text in found)

@@ -123,7 +123,9 @@ def test_a_part_that_is_no_text_is_refused(part, expected):
 
 
 def test_reasoning_given_twice_is_refused():
-    assert reason(content=[{"type": "reasoning", "text": "r"}], reasoning_content="r") == "unknown content part"
+    assert (
+        reason(content=[{"type": "reasoning", "text": "r"}], reasoning_content="r") == "unknown content part"
+    )
 
 
 def test_weights_are_kept_and_loss_weight_is_another_name_for_them():

@@ -51,7 +51,8 @@ def test_a_written_conversation_is_read_back_to_the_character(
     folder, read_all, conversations, end, mark, last, ascii_only, packed
 ):
     lines = [
-        json.dumps({"messages": as_messages(turns)}, ensure_ascii=ascii_only).encode() for turns in conversations
+        json.dumps({"messages": as_messages(turns)}, ensure_ascii=ascii_only).encode()
+        for turns in conversations
     ]
     raw = (b"\xef\xbb\xbf" if mark else b"") + end.join(lines) + (end if last else b"")
     path = folder / ("train.jsonl.gz" if packed else "train.jsonl")
@@ -89,7 +90,9 @@ def mutated(raw: bytes, seed: int) -> bytes:
 
 @settings(max_examples=600, deadline=None)
 @given(suffix=st.sampled_from(sorted(SEEDS)), seed=st.integers(0, 2**32))
-def test_whatever_the_bytes_are_each_row_is_read_rejected_or_the_file_refused(folder, make_source, suffix, seed):
+def test_whatever_the_bytes_are_each_row_is_read_rejected_or_the_file_refused(
+    folder, make_source, suffix, seed
+):
     raw = mutated("\n".join(SEEDS[suffix]).encode(), seed)
     if suffix.endswith(".gz"):
         raw = gzip.compress(raw) if seed % 2 else mutated(gzip.compress(raw), seed)
@@ -97,7 +100,9 @@ def test_whatever_the_bytes_are_each_row_is_read_rejected_or_the_file_refused(fo
     path.write_bytes(raw)
     num_lines = raw.count(b"\n") + 1
     try:
-        rows = list(read_source(make_source(str(path)), source_index=0, first_index=0, max_line_bytes=1 << 16))
+        rows = list(
+            read_source(make_source(str(path)), source_index=0, first_index=0, max_line_bytes=1 << 16)
+        )
     except DataError as error:
         assert "mutated" in error.saw
         return
@@ -180,4 +185,8 @@ def test_an_element_that_is_no_object_is_rejected_by_its_place_in_the_array(tmp_
     path = tmp_path / "train.json"
     path.write_text('[{"text": "a"}, 7, {"text": "b"}]')
     rows = read_all(path)
-    assert [(row.origin.line, type(row).__name__) for row in rows] == [(1, "Row"), (2, "Rejected"), (3, "Row")]
+    assert [(row.origin.line, type(row).__name__) for row in rows] == [
+        (1, "Row"),
+        (2, "Rejected"),
+        (3, "Row"),
+    ]

@@ -18,7 +18,9 @@ from burnish.errors import DataError
 from burnish.types import Conversation, Rejected, Row
 
 GOOD = [
-    json.dumps({"messages": [{"role": "user", "content": f"q{k}"}, {"role": "assistant", "content": f"a{k}"}]})
+    json.dumps(
+        {"messages": [{"role": "user", "content": f"q{k}"}, {"role": "assistant", "content": f"a{k}"}]}
+    )
     for k in range(3)
 ]
 
@@ -141,7 +143,12 @@ def test_t77_colons_and_escapes_in_text_are_not_taken_for_keys(tmp_path, read_al
 def test_t78_a_line_at_the_limit_is_read_and_one_byte_more_is_rejected(tmp_path, read_all):
     limit = 4_000
     padding = limit - len('{"text": ""}')
-    lines = ['{"text": "a"}', f'{{"text": "{"b" * padding}"}}', f'{{"text": "{"c" * (padding + 1)}"}}', '{"text": "d"}']
+    lines = [
+        '{"text": "a"}',
+        f'{{"text": "{"b" * padding}"}}',
+        f'{{"text": "{"c" * (padding + 1)}"}}',
+        '{"text": "d"}',
+    ]
     for last in (True, False):
         path = write(tmp_path / "train.jsonl", [*lines, lines[1], lines[2]], last=last)
         rows = read_all(path, max_line_bytes=limit)
@@ -205,7 +212,11 @@ def test_t82_a_gzip_file_that_unpacks_to_one_endless_line_is_refused(tmp_path, r
 def test_t82_a_damaged_gzip_file_is_refused_by_name(tmp_path, read_all, damage):
     path = tmp_path / "train.jsonl.gz"
     whole = gzip.compress("\n".join(GOOD * 50).encode())
-    broken = {"cut": whole[:-12], "header": b"PK" + whole[2:], "body": whole[:30] + b"\xff\x00\xff" + whole[33:]}
+    broken = {
+        "cut": whole[:-12],
+        "header": b"PK" + whole[2:],
+        "body": whole[:30] + b"\xff\x00\xff" + whole[33:],
+    }
     path.write_bytes(broken[damage])
     with pytest.raises(DataError, match=r"train\.jsonl\.gz"):
         read_all(path)
