@@ -123,7 +123,7 @@ def test_t76_a_file_half_of_one_format_and_half_of_another_is_refused(tmp_path, 
 @pytest.mark.parametrize(
     "twice",
     [
-        '{"messages": [{"role": "user", "content": "x", "content": "q"}, {"role": "assistant", "content": "a"}]}',
+        '{"messages": [{"role": "user", "content": "x", "content": "q"}]}',
         '{"messages": [], "messages": [{"role": "user", "content": "q"}]}',
         '{"id" : "\\u003a", "b" :1, "b":2, "messages": [{"role": "assistant", "content": "a"}]}',
         '{"id": "a:b", "messages" : [{"role" :"assistant","content":"x","content" :"::"}]}',
@@ -244,12 +244,21 @@ def test_t82_a_link_is_followed_and_one_that_leads_nowhere_is_refused(tmp_path, 
         read_all(link)
 
 
-def test_t82_a_source_without_a_row_is_refused(tmp_path, read_all):
-    for name, raw in [("a.jsonl", b""), ("b.jsonl", b"\n \r\n"), ("c.json", b"[]"), ("d.csv", b"prompt,completion\n"),
-                      ("e.txt", b"\n\n"), ("f.json", b"")]:  # fmt: skip
-        (tmp_path / name).write_bytes(raw)
-        with pytest.raises(DataError, match="0 rows"):
-            read_all(tmp_path / name)
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("a.jsonl", b""),
+        ("b.jsonl", b"\n \r\n"),
+        ("c.json", b"[]"),
+        ("d.json", b""),
+        ("e.csv", b"prompt,completion\n"),
+        ("f.txt", b"\n\n"),
+    ],
+)
+def test_t82_a_source_without_a_row_is_refused(tmp_path, read_all, name, raw):
+    (tmp_path / name).write_bytes(raw)
+    with pytest.raises(DataError, match="0 rows"):
+        read_all(tmp_path / name)
 
 
 def test_a_file_level_error_is_raised_before_the_first_row_is_asked_for(tmp_path, make_source):
