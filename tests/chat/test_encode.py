@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from families import (
+from tests.chat.families import (
     FAMILIES,
     LLAMA_3,
     SHARED,

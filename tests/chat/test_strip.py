@@ -10,7 +10,7 @@ import json
 import re
 
 import pytest
-from families import assistant, chat, family, row, tokenizer_of, user
+from tests.chat.families import assistant, chat, family, row, tokenizer_of, user
 from rich.console import Console
 
 from burnish.chat.encode import Encoder, cut_answer
