@@ -34,7 +34,7 @@ def read_arrow(path: Path) -> Iterator[Numbered]:
             for record in _records(batch):
                 number += 1
                 yield number, record
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise unreadable(path, error, number + 1) from None
 
 

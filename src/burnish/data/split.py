@@ -23,8 +23,7 @@ _KEY_BYTES = 16
 
 def content_key(row: Row) -> bytes:
     """16 bytes that are equal for equal content, whatever the order of keys in its objects."""
-    kind = type(row.content).__name__
-    written = orjson.dumps({kind: row.content}, option=orjson.OPT_SORT_KEYS)
+    written = orjson.dumps(row.content, option=orjson.OPT_SORT_KEYS)
     return blake2b(written, digest_size=_KEY_BYTES).digest()
 
 
