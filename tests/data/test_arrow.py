@@ -138,7 +138,7 @@ def test_arrow_stream_and_file_are_read(tmp_path, read_all):
 def test_a_table_whose_column_names_are_damaged_is_refused(tmp_path, read_all):
     path = parquet(tmp_path, {"texts": ["a"]})
     path.write_bytes(path.read_bytes().replace(b"texts", b"\xf8exts"))
-    with pytest.raises(DataError, match="train.parquet"):
+    with pytest.raises(DataError, match=r"train\.parquet"):
         read_all(path)
 
 
