@@ -135,6 +135,13 @@ def test_arrow_stream_and_file_are_read(tmp_path, read_all):
         assert [row.content.text for row in read_all(path)] == table["text"].to_pylist()
 
 
+def test_a_table_whose_column_names_are_damaged_is_refused(tmp_path, read_all):
+    path = parquet(tmp_path, {"texts": ["a"]})
+    path.write_bytes(path.read_bytes().replace(b"texts", b"\xf8exts"))
+    with pytest.raises(DataError, match=r"train\.parquet"):
+        read_all(path)
+
+
 @pytest.mark.parametrize("name", ["train.parquet", "train.arrow"])
 def test_a_damaged_file_is_refused_by_name(tmp_path, read_all, name):
     (tmp_path / name).write_bytes(b"PAR1 not a table at all PAR1")

@@ -34,7 +34,7 @@ def read_arrow(path: Path) -> Iterator[Numbered]:
             for record in _records(batch):
                 number += 1
                 yield number, record
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise unreadable(path, error, number + 1) from None
 
 
@@ -64,6 +64,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 def _ipc_reader(source: pa.NativeFile) -> Any:
     """A reader of Arrow's stream format (what `datasets` writes) or of its file format."""
+    # The file format begins and ends with ARROW1; the stream format begins with a schema message.
     if source.read(6) == b"ARROW1":
         table = pa.ipc.open_file(source)
         return pa.RecordBatchReader.from_batches(
@@ -75,6 +76,7 @@ def _ipc_reader(source: pa.NativeFile) -> Any:
 
 def _records(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | ConversionError]:
     """The batch's rows as Python values; if one of them has none, each row is asked alone."""
+    # One bad cell makes the whole batch fail, before its first row is out.
     try:
         yield from map(without_nulls, batch.to_pylist(maps_as_pydicts="strict"))
     except (ValueError, KeyError, OverflowError):

@@ -37,6 +37,7 @@ def to_content(record: Record, format: str) -> Content:
     try:
         return _CONVERTERS[format](record)
     except ConversionError:
+        # A ShareGPT row in a file of messages: "missing field" would be true, and no help.
         others = claims(record)
         if not others or format in others:
             raise
@@ -59,7 +60,7 @@ def _from_sharegpt(record: Record) -> Conversation:
     messages = read_sharegpt(record[column], column=column)
     if system := _optional(record, "system"):
         if messages and messages[0]["role"] == "system":
-            detail = "the system prompt stands both in 'system' and in the first turn"
+            detail = f"the system prompt stands both in 'system' {show(system)} and in the first turn"
             raise ConversionError(Reason.WRONG_FORMAT, detail)
         messages.insert(0, {"role": "system", "content": system})
     require_reply(messages)
@@ -69,10 +70,12 @@ def _from_sharegpt(record: Record) -> Conversation:
 def _from_alpaca(record: Record) -> Conversation:
     """Alpaca's format: the user says the instruction, a blank line, and the input if there is one."""
     user = _string(record, _required(record, USER_COLUMNS, "alpaca"))
-    reply = _string(record, _required(record, REPLY_COLUMNS, "alpaca"))
+    column = _required(record, REPLY_COLUMNS, "alpaca")
+    reply = _string(record, column)
     if reply == "":
-        raise ConversionError(Reason.EMPTY_REPLY, "the reply is ''")
+        raise ConversionError(Reason.EMPTY_REPLY, f"column {column!r} is ''")
     context = first_column(record, CONTEXT_COLUMNS)
+    # {"instruction": "Translate.", "input": "Guten Tag"} -> "Translate.\n\nGuten Tag"
     given = _optional(record, context) if context else ""
     if given:
         user = f"{user}\n\n{given}"
@@ -104,11 +107,12 @@ def _from_prompt_completion(record: Record) -> Completion | Conversation:
     if not (isinstance(prompt, list) and isinstance(completion, list)):
         texts = Completion(_string(record, "prompt"), _string(record, "completion"))
         if texts.completion == "":
-            raise ConversionError(Reason.EMPTY_REPLY, "the completion is ''")
+            raise ConversionError(Reason.EMPTY_REPLY, f"the completion of {show(texts.prompt)} is ''")
         return texts
     context = read_messages(prompt, column="prompt")
     replies = read_messages(completion, column="completion")
     require_reply(replies)
+    # The prompt's own replies are context: [user, assistant, user] + [assistant] grades the last only.
     ungraded = [
         {**message, "train": False} if message["role"] == "assistant" else message for message in context
     ]

@@ -32,6 +32,7 @@ def read_csv(path: Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Nu
         except StopIteration:
             return
         except csv.Error as error:
+            # A quote left open takes every later row into one cell: not one row's fault, the file's.
             if "unexpected end of data" in str(error):
                 raise _open_quote(path, line) from None
             if header is None:

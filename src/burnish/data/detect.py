@@ -62,6 +62,7 @@ def claims(record: Record) -> dict[str, str]:
             found.setdefault(kind[0], f"column {column!r} holds lists of {kind[1]}")
     if "prompt" in record and "completion" in record:
         found["prompt-completion"] = "columns 'prompt' and 'completion': a text and its continuation"
+    # GSM8K's question and answer, Dolly's instruction and response: one instruction, one reply.
     user, reply = first_column(record, USER_COLUMNS), first_column(record, REPLY_COLUMNS)
     if user and reply:
         found["alpaca"] = f"columns {user!r} and {reply!r}: an instruction and its reply (Alpaca)"
@@ -84,6 +85,7 @@ def detect_format(records: Sequence[Record], *, place: str = "the records") -> D
     if not votes:
         raise _unknown(place, records)
     format, count = votes.most_common(1)[0]
+    # Three odd rows in a hundred are rejected where they stand; half and half has no format.
     if count * 2 <= votes.total():
         seen = ", ".join(f"{number} rows of {name}" for name, number in votes.most_common())
         raise _ambiguous(place, f"of the first {len(records)} rows, {seen}", format)
@@ -111,6 +113,7 @@ def _turn_key(turns: Any) -> str:
 def _require_no_doubt(place: str, records: Sequence[Record], format: str) -> None:
     """Refuse to guess where a column says that the rows are not plain demonstrations."""
     columns = {name for record in records for name in record}
+    # Each of these fits a format by its columns and would be trained on wrongly without a word.
     doubt = ""
     if {"chosen", "rejected"} <= columns:
         doubt = "columns 'chosen' and 'rejected': preference pairs, not demonstrations"

@@ -38,6 +38,7 @@ def find_files(path: str) -> list[Path]:
     place = Path(path)
     if place.is_dir():
         return _in_folder(place)
+    # Asked before globbing, so that a file named `part[1].jsonl` is found.
     if place.exists() or place.is_symlink():
         return [_usable(place)]
     if glob.has_magic(path):
@@ -52,7 +53,7 @@ def find_files(path: str) -> list[Path]:
 def suffix_of(path: Path) -> str:
     """The ending that decides the reader, in lower case: `.jsonl`, `.json.gz`, ...; '' if unknown."""
     name = path.name.lower()
-    return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
 
 
 def name_of(path: Path) -> str:
@@ -95,6 +96,7 @@ def read_lines(
                 if len(line) <= max_line_bytes or line.endswith(b"\n"):
                     yield number, line
                     continue
+                # What follows the limit is read in pieces and let go: memory stays at one line.
                 length = len(line) + _skip_line(stream, path, number, _SKIP_FACTOR * max_line_bytes)
                 detail = f"{length:,} bytes; the limit is {max_line_bytes:,}"
                 yield number, ConversionError(Reason.TOO_LONG, detail)

@@ -57,6 +57,7 @@ def _is_lines(path: Path, max_line_bytes: int) -> bool:
     first = _load_start(path)
     if not first.startswith(b"{"):
         return False
+    # {"data": [...]} alone on line 1 is a document; with a second line below it, it is a row like any.
     lines = (line for _, line in read_lines(path, max_line_bytes=max_line_bytes))
     filled = (line for line in lines if isinstance(line, ConversionError) or not line.isspace())
     two = list(islice(filled, 2))
@@ -65,6 +66,7 @@ def _is_lines(path: Path, max_line_bytes: int) -> bool:
     try:
         parse_json(two[0])
     except ConversionError as error:
+        # A pretty-printed document breaks after `{`; a row with a key given twice is still a row.
         return error.reason is not Reason.BROKEN_JSON
     return True
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import orjson
 
 from burnish.errors import DataError
-from burnish.types import Origin, Rejected, Row
+from burnish.types import Rejected, Row
 
 Action = Literal["dropped", "cut", "changed"]
 
@@ -61,7 +61,7 @@ class Ledger:
         if len(self._dropped) >= self._num_read:
             raise ValueError(f"row {row.index} ({row.origin}) is dropped but was never counted as read")
         self._dropped.add(row.index)
-        self._enter(row.index, row.origin, "dropped", reason, graded_tokens_lost, detail)
+        self._enter(row, "dropped", reason, lost=graded_tokens_lost, detail=detail)
 
     def reject(self, rejected: Rejected) -> None:
         """Enter a row that could not be read, under its own reason."""
@@ -69,11 +69,11 @@ class Ledger:
 
     def cut(self, row: Row, reason: str, *, graded_tokens_lost: int, detail: str = "") -> None:
         """Enter a row that is used without some of its graded tokens."""
-        self._enter(row.index, row.origin, "cut", reason, graded_tokens_lost, detail)
+        self._enter(row, "cut", reason, lost=graded_tokens_lost, detail=detail)
 
     def change(self, row: Row, reason: str, *, detail: str = "") -> None:
         """Enter a row whose text was changed, such as by a template that trims replies."""
-        self._enter(row.index, row.origin, "changed", reason, 0, detail)
+        self._enter(row, "changed", reason, lost=0, detail=detail)
 
     def counts(self) -> dict[str, Any]:
         """Rows read and used, and entries by action and reason, the commonest first."""
@@ -92,6 +92,7 @@ class Ledger:
 
     def write(self, path: Path) -> None:
         """Write `ledger.jsonl` whole or not at all; the same entries give the same bytes."""
+        # A reader sees the old ledger or the new one: a rename within a folder has nothing in between.
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         with partial.open("wb") as stream:
             for entry in self.entries():
@@ -101,9 +102,10 @@ class Ledger:
         partial.replace(path)
 
     def _enter(
-        self, row: int, origin: Origin, action: Action, reason: str, lost: int | None, detail: str
+        self, row: Row | Rejected, action: Action, reason: str, *, lost: int | None, detail: str
     ) -> None:
-        self._entries.append(Entry(row, origin.file, origin.line, action, reason, lost, detail))
+        origin = row.origin
+        self._entries.append(Entry(row.index, origin.file, origin.line, action, reason, lost, detail))
 
 
 def read_ledger(path: Path) -> Iterator[Entry]:

@@ -58,20 +58,23 @@ def require_reply(messages: list[Message]) -> None:
     """Refuse a conversation in which the assistant never says anything."""
     if not messages:
         raise ConversionError(Reason.EMPTY_CONVERSATION, "a conversation of 0 messages")
-    replied = False
+    num_silent = 0
     for message in messages:
         if message["role"] == "assistant":
+            # {"content": "", "tool_calls": [...]} is a reply: what is graded there is the call.
             if message["content"] or "tool_calls" in message or message.get("reasoning_content"):
                 return
-            replied = True
-    if replied:
-        raise ConversionError(Reason.EMPTY_REPLY, "every assistant turn is '' and calls no tool")
+            num_silent += 1
+    if num_silent:
+        detail = f"the content of {num_silent} assistant turns is '', and none of them calls a tool"
+        raise ConversionError(Reason.EMPTY_REPLY, detail)
     roles = ", ".join(message["role"] for message in messages[:6])
     raise ConversionError(Reason.NO_ASSISTANT, f"the roles are {roles}")
 
 
 def _listed(turns: Any, column: str) -> list[Any]:
     """The turns as a list, parsed first if the whole column is a JSON string."""
+    # In a CSV cell or a Parquet string: '[{"role": "user", "content": "Hi"}, ...]'.
     if isinstance(turns, str):
         turns = parse_json(turns.encode())
     if not isinstance(turns, list):
@@ -88,6 +91,7 @@ def _read_turn(turn: Any) -> Message:
         if "role" not in turn:
             raise ConversionError(Reason.MISSING_FIELD, f"no key 'role'; the keys are {show(list(turn))}")
         raise ConversionError(Reason.UNKNOWN_ROLE, f"role {show(role)}")
+    # Nine turns in ten end here; the rest may hold typed parts, calls, weights or nulls.
     if len(turn) == 2 and type(turn.get("content")) is str:
         return turn
     return _read_full_turn(turn, role)
@@ -106,6 +110,7 @@ def _read_sharegpt_turn(turn: Any) -> Message:
     value = turn.get("value")
     if len(turn) == 2 and type(value) is str and speaker != "function_call":
         return {"role": role, "content": value}
+    # {"from": "gpt", "value": "a", "weight": 0} brings its weight along.
     rest = {key: item for key, item in turn.items() if key not in ("from", "value", "role", "content")}
     if speaker == "function_call":
         return _read_full_turn({**rest, "content": None, "tool_calls": value}, role)
@@ -124,6 +129,7 @@ def _read_full_turn(turn: Message, role: str) -> Message:
         _unfold_parts(message)
     if "tool_calls" in message and role != "assistant":
         raise ConversionError(Reason.BAD_TOOL_CALL, f"a turn of role {show(role)} calls a tool")
+    # A template prints null as the text "None", so null content becomes '' beside a call, or is refused.
     content = message["content"]
     if content is None:
         if "content" not in turn and "tool_calls" not in message:
@@ -141,14 +147,14 @@ def _read_full_turn(turn: Message, role: str) -> Message:
 def _set_field(message: Message, key: str, value: Any) -> None:
     """Set one key of a message besides role and content, checked by what it means."""
     if key == "tool_calls":
+        # Exporters write `"tool_calls": []` on every turn; an empty list is no call.
         if value not in ([], ""):
             message[key] = read_calls(value)
     elif key in ("weight", "loss_weight"):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ConversionError(Reason.BAD_WEIGHT, f"{key} {show(value)} is not a finite number")
         if "weight" in message:
-            raise ConversionError(Reason.BAD_WEIGHT, "both weight and loss_weight are given")
-        message["weight"] = value
+            detail = f"weight {message['weight']} and loss_weight {show(value)} are both given"
+            raise ConversionError(Reason.BAD_WEIGHT, detail)
+        message["weight"] = _read_weight(key, value)
     elif key == "train":
         if not isinstance(value, bool):
             raise ConversionError(Reason.BAD_TRAIN_FLAG, f"train {show(value)} is neither true nor false")
@@ -161,26 +167,40 @@ def _set_field(message: Message, key: str, value: Any) -> None:
         message[key] = value
 
 
+def _read_weight(key: str, value: Any) -> int | float:
+    """A turn's weight: any finite number, but no boolean, whose meaning `train` has."""
+    # bool is an int to Python: without the first test, true would pass for 1.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConversionError(Reason.BAD_WEIGHT, f"{key} {show(value)} is not a finite number")
+    return value
+
+
 def _unfold_parts(message: Message) -> None:
     """Join the text parts of a content list; reasoning and calls move to the keys they have elsewhere."""
-    texts: list[str] = []
-    reasoning: list[str] = []
-    calls: list[dict[str, Any]] = []
+    found: dict[str, list[Any]] = {"text": [], "reasoning": [], "tool_call": []}
     for part in message["content"]:
-        kind = part.get("type") if isinstance(part, dict) else None
-        value = part.get("text", part.get("value")) if isinstance(part, dict) else None
-        if isinstance(kind, str) and "image" in kind:
-            raise ConversionError(Reason.IMAGE, f"a content part of type {show(kind)}")
-        if kind == "tool_call" and value is not None:
-            calls.extend(read_calls(value))
-        elif kind in ("text", "reasoning") and isinstance(value, str):
-            (texts if kind == "text" else reasoning).append(value)
-        else:
-            raise ConversionError(Reason.UNKNOWN_PART, f"content part {show(part)}")
-    message["content"] = "".join(texts)
-    if reasoning:
+        kind, value = _read_part(part)
+        found[kind].append(value)
+    message["content"] = "".join(found["text"])
+    if found["reasoning"]:
         if "reasoning_content" in message:
-            raise ConversionError(Reason.UNKNOWN_PART, "reasoning both in a part and in reasoning_content")
-        message["reasoning_content"] = "".join(reasoning)
-    if calls:
+            detail = f"reasoning in a part and in reasoning_content {show(message['reasoning_content'])}"
+            raise ConversionError(Reason.UNKNOWN_PART, detail)
+        message["reasoning_content"] = "".join(found["reasoning"])
+    if found["tool_call"]:
+        calls = [call for value in found["tool_call"] for call in read_calls(value)]
         message["tool_calls"] = [*message.get("tool_calls", []), *calls]
+
+
+def _read_part(part: Any) -> tuple[str, Any]:
+    """A part's kind and value: OpenAI keeps the text under `text`, LLaMA-Factory under `value`."""
+    if isinstance(part, dict) and isinstance(part.get("type"), str):
+        kind, value = part["type"], part.get("text", part.get("value"))
+        # image_url, input_image, image: the row is about something that the model will not see.
+        if "image" in kind:
+            raise ConversionError(Reason.IMAGE, f"a content part of type {show(kind)}")
+        if kind in ("text", "reasoning") and isinstance(value, str):
+            return kind, value
+        if kind == "tool_call" and value is not None:
+            return kind, value
+    raise ConversionError(Reason.UNKNOWN_PART, f"content part {show(part)}")

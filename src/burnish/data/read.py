@@ -74,6 +74,7 @@ def _rows(
     """Convert each record where it stands."""
     taken = 0
     for index, (file, line, record) in enumerate(stream, start=first_index):
+        # Rejected rows take a number too, so that a row's number is the same under any `on_bad_row`.
         origin = Origin(file, line)
         try:
             if isinstance(record, ConversionError):
@@ -126,6 +127,7 @@ def _nothing_readable(path: str, head: list[Placed]) -> DataError:
 
 def _records(source: Source, max_line_bytes: int) -> Iterator[Placed]:
     """Every record of the source's files, or of the hub, with its place."""
+    # What exists here is read here: a folder `squad` is never taken for the hub's dataset `squad`.
     path = source.path
     if not Path(path).exists() and _looks_like_hub(path):
         from burnish.data.hub import read_hub  # importing `datasets` takes most of a second

@@ -23,13 +23,13 @@ _KEY_BYTES = 16
 
 def content_key(row: Row) -> bytes:
     """16 bytes that are equal for equal content, whatever the order of keys in its objects."""
-    kind = type(row.content).__name__
-    written = orjson.dumps({kind: row.content}, option=orjson.OPT_SORT_KEYS)
+    written = orjson.dumps(row.content, option=orjson.OPT_SORT_KEYS)
     return blake2b(written, digest_size=_KEY_BYTES).digest()
 
 
 def drop_duplicates(rows: Iterable[Row], ledger: Ledger) -> Iterator[Row]:
     """Pass on the first row of each content; the others are entered as dropped, naming the first."""
+    # About 200 bytes per row: a million rows keep 0.2 GB of keys and origins.
     first: dict[bytes, Origin] = {}
     for row in rows:
         original = first.setdefault(content_key(row), row.origin)
@@ -54,6 +54,7 @@ def hold_out(rows: Iterable[Row], size: float, *, seed: int) -> tuple[list[Row],
     for k, row in enumerate(rows):
         alike.setdefault(_ticket(row, seed), []).append(k)
     held: set[int] = set()
+    # Rows of equal content share a ticket; a group that would overshoot is passed over, never halved.
     for ticket in sorted(alike):
         if len(held) + len(alike[ticket]) <= num_wanted:
             held.update(alike[ticket])

@@ -37,10 +37,12 @@ def _read_call(call: Any) -> dict[str, Any]:
         raise ConversionError(
             Reason.BAD_TOOL_CALL, f"{show(call)} is not an object with a name and arguments"
         )
+    # OpenAI nests name and arguments under `function`; Glaive, Hermes and xLAM keep them flat.
     function = call.get("function", call)
     if not isinstance(function, dict) or not _is_name(function.get("name")):
         raise ConversionError(Reason.BAD_TOOL_CALL, f"{show(call)} has no function name")
     name = function["name"]
+    # OpenAI's API writes arguments as a string of JSON, templates want the object in it.
     arguments = function.get("arguments")
     if arguments is None:
         arguments = {}
