@@ -97,7 +97,15 @@ def test_text_is_cut_before_no_token_that_reaches_into_the_text_before_it() -> N
         ]
     )
     tokenizer = SegmentTokenizer(made)
-    for text in ("a  <left>b", "a<word>b", "a <word> b", "a \n<left> <word>"):
+    for text in ("a  <left>b", "a<word>b", "a<word> b", "a <word> b", "a \n<left> <word>"):
+        assert tokenizer.ids(text) == made.encode(text, add_special_tokens=False).ids
+
+
+def test_text_is_cut_before_no_token_that_is_looked_for_after_normalising() -> None:
+    made = Tokenizer.from_str(backend("pieces").to_str())
+    made.add_special_tokens([AddedToken("<norm>", special=True, normalized=True)])
+    tokenizer = SegmentTokenizer(made)
+    for text in ("a <norm>b", "<norm> b<norm>", "<s>a<norm>b"):
         assert tokenizer.ids(text) == made.encode(text, add_special_tokens=False).ids
 
 
