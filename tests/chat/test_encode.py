@@ -29,7 +29,7 @@ from burnish.chat.template import CHATML, ChatTemplate
 from burnish.errors import DataError
 from burnish.types import Completion, Conversation, Document, Example, Row
 
-KINDS = ["bytes", "pieces", *(("gpt2", "minimind-6400", "llama-2") if SHARED.exists() else ())]
+KINDS = ["bytes", "pieces", *(("gpt2", "llama-2") if SHARED.exists() else ())]
 
 
 @cache
@@ -111,25 +111,25 @@ def test_turns_whose_history_merges_otherwise_keep_a_sequence_each() -> None:
 
 @pytest.mark.skipif(not SHARED.exists(), reason="../shared is absent")
 @pytest.mark.parametrize(
-    ("path", "bos", "eos", "others", "wanted"),
+    ("path", "bos", "eos", "others", "form"),
     [
-        ("axolotl__chatml", "", "<|im_end|>", ["<|im_start|>"], ["a1<|im_end|>", "a2<|im_end|>"]),
-        ("axolotl__llama3", "<|begin_of_text|>", "<|eot_id|>", FAMILIES["Llama-3"][3], ["a1<|eot_id|>", "a2<|eot_id|>"]),
-        ("chujiezheng__llama-2-chat", "<s>", "</s>", [], ["\n\n         a1 </s>", "\n\n         a2 </s>"]),
-        ("llamacpp__google-gemma-2-2b-it", "<bos>", "<eos>", FAMILIES["Gemma"][3], ["a1<end_of_turn>", "a2<end_of_turn>"]),
-        ("axolotl__mistral_v1", "<s>", "</s>", [], [" a1</s>", " a2</s>"]),
-        ("trl__phi3", "<s>", "<|endoftext|>", ["<|end|>", "<|user|>", "<|assistant|>"], ["a1<|end|>", "a2<|end|>"]),
+        ("axolotl__chatml", "", "<|im_end|>", ["<|im_start|>"], "{}<|im_end|>"),
+        ("axolotl__llama3", "<|begin_of_text|>", "<|eot_id|>", FAMILIES["Llama-3"][3], "{}<|eot_id|>"),
+        ("chujiezheng__llama-2-chat", "<s>", "</s>", [], "\n\n         {} </s>"),
+        ("llamacpp__google-gemma-2-2b-it", "<bos>", "<eos>", FAMILIES["Gemma"][3], "{}<end_of_turn>"),
+        ("axolotl__mistral_v1", "<s>", "</s>", [], " {}</s>"),
+        ("trl__phi3", "<s>", "<|endoftext|>", ["<|end|>", "<|user|>", "<|assistant|>"], "{}<|end|>"),
     ],
-)  # fmt: skip
-@pytest.mark.parametrize("kind", ["gpt2", "minimind-6400", "llama-2"])
+)
+@pytest.mark.parametrize("kind", ["minimind-6400", "llama-2"])
 def test_shipped_templates_grade_as_the_table_of_families_says(
-    path: str, bos: str, eos: str, others: list[str], wanted: list[str], kind: str
+    path: str, bos: str, eos: str, others: list[str], form: str, kind: str
 ) -> None:
     source = (SHARED / "chat-templates" / "templates" / f"{path}.jinja").read_text(encoding="utf-8")
     tokenizer = tokenizer_of(kind, bos, eos, others)
     encoder = Encoder(ChatTemplate(source, special_tokens={"bos_token": bos, "eos_token": eos}), tokenizer)
     conversation = chat(user("u1"), assistant("a1"), user("u2"), assistant("a2"))
-    prove(encoder, tokenizer, conversation, dict(zip((1, 3), wanted, strict=True)))
+    prove(encoder, tokenizer, conversation, {1: form.format("a1"), 3: form.format("a2")})
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="../shared is absent")
@@ -242,8 +242,9 @@ def test_weights_and_train_say_which_turns_teach() -> None:
 def test_only_assistant_turns_teach_around_a_tool_call() -> None:
     source = (
         "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{{ m['content'] or '' }}"
-        "{% for c in m.get('tool_calls') or [] %}<tool_call>{{ c['function'] | tojson }}</tool_call>{% endfor %}"
-        "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+        "{% for c in m.get('tool_calls') or [] %}<tool_call>{{ c['function'] | tojson }}</tool_call>"
+        "{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
     tokenizer = family("ChatML")[1]
     tokenizer.add_tokens(["<tool_call>", "</tool_call>"])
@@ -256,7 +257,7 @@ def test_only_assistant_turns_teach_around_a_tool_call() -> None:
     ]
     written = f"<tool_call>{json.dumps(call['function'], ensure_ascii=False)}</tool_call><|im_end|>"
     encoder = Encoder(ChatTemplate(source), tokenizer)
-    (example,) = prove(encoder, tokenizer, chat(*messages), {1: written, 3: "4.<|im_end|>"})
+    prove(encoder, tokenizer, chat(*messages), {1: written, 3: "4.<|im_end|>"})
     assert tokenizer.convert_tokens_to_ids("</tool_call>") not in encoder.stop_ids
     with pytest.raises(RowRefused, match="tool call not found in the render"):
         Encoder(family("ChatML")[0], tokenizer).encode(chat(user("u"), assistant("", tool_calls=[call])))
@@ -327,7 +328,7 @@ def test_a_stop_token_typed_in_a_reply_stays_text_and_the_real_one_ends_it(kind:
 
 
 def test_structure_that_is_not_special_stays_structure_in_replies_and_is_text_elsewhere() -> None:
-    template, tokenizer = family("ChatML")
+    tokenizer = family("ChatML")[1]
     tokenizer.add_tokens(["<think>"])
     think = tokenizer.convert_tokens_to_ids("<think>")
     encoder = Encoder(ChatTemplate(CHATML + "{# <think> #}"), tokenizer)
@@ -419,7 +420,7 @@ GRADED = {
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     turns=st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3), kind=st.sampled_from(["bytes", "pieces"])
 )

@@ -110,7 +110,8 @@ def find_stops(template: Renderer, controls: re.Pattern[str], eos_token: str) ->
     except TemplateRefusal:
         return Stops(controls, frozenset(known))
     # Command-A closes a turn and opens the next header at once: what opens a header ends nothing.
-    opening = Counter(controls.findall(prompt)) - Counter(controls.findall(asked))
+    opening = set(Counter(controls.findall(prompt)) - Counter(controls.findall(asked)))
+    opening.update(controls.findall(asked.partition("Question")[0]))
     shared = controls.findall(_shared_start(alone, followed))
     own = controls.findall(alone)
     closing = [token for token in shared[::-1] + own if token not in opening]
