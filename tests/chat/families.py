@@ -5,11 +5,21 @@ The real templates and tokenizers are in ../shared; these make the core tests ru
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from burnish.chat.template import CHATML, ChatTemplate
@@ -37,12 +47,13 @@ GEMMA = (
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
 MISTRAL = (
-    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ ' [INST] ' + m['content'] + ' [/INST]' }}"
-    "{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}"
+    "{{ ' [INST] ' + m['content'] + ' [/INST]' }}{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
 )
 THINKING = (
     "{% for m in messages %}{% set content = m['content'] %}"
-    "{% if m['role'] == 'assistant' and not loop.last %}{% set content = content.split('</think>\n\n')[-1] %}{% endif %}"
+    "{% if m['role'] == 'assistant' and not loop.last %}"
+    "{% set content = content.split('</think>\n\n')[-1] %}{% endif %}"
     "{{ '<|im_start|>' + m['role'] + '\n' + content + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
@@ -88,7 +99,13 @@ def _trained_on_bytes() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    texts = [TEXT] * 4 + ["assistant\n\n"] * 20 + ["assistant\n \n"] * 9 + ["assistant\n."] * 9 + ["model\n\n"] * 20
+    texts = (
+        [TEXT] * 4
+        + ["assistant\n\n"] * 20
+        + ["assistant\n \n"] * 9
+        + ["assistant\n."] * 9
+        + ["model\n\n"] * 20
+    )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
         texts, trainers.BpeTrainer(vocab_size=420, initial_alphabet=alphabet, show_progress=False)
@@ -98,17 +115,21 @@ def _trained_on_bytes() -> Tokenizer:
 
 def _trained_on_pieces() -> Tokenizer:
     """SentencePiece's way, as in Llama-2: a "▁" put first, bytes for what is unknown, a BOS put before."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    reserved = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=reserved[:3], show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False, max_token_length=8
+    )
     tokenizer.train_from_iterator([TEXT], trainer)
-    tokenizer.add_tokens([])
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    return tokenizer
+    layout = json.loads(tokenizer.to_str())
+    vocabulary = layout["model"]["vocab"]
+    vocabulary |= {f"<0x{byte:02X}>": len(vocabulary) + byte for byte in range(256)}
+    layout["model"]["byte_fallback"] = True
+    return Tokenizer.from_str(json.dumps(layout))
 
 
 def family(name: str, kind: str = "bytes") -> tuple[ChatTemplate, PreTrainedTokenizerFast]:

@@ -126,7 +126,7 @@ class Encoder:
         return [Example(row.index, row.source, view.turns, view.ids, view.weights) for view in views]
 
     def pieces(self, example: Example) -> list[str]:
-        """Each token of an example as the vocabulary spells it."""
+        """The text of each token of an example, for people to read."""
         return self._segments.pieces(example.input_ids)
 
     def _conversation(self, conversation: Conversation) -> list[_View]:

@@ -131,6 +131,8 @@ def grade(
     for index, weight in trained_turns(messages, train_on=train_on):
         if index == 0:
             raise RowRefused("no prompt before the reply", "the conversation opens with the assistant")
+        if messages[index].get("content") is None and not messages[index].get("tool_calls"):
+            raise RowRefused("reply is null", f"message {index}: no content and no tool calls")
         context = _render(template, messages[:index], tools, add_generation_prompt=True)
         full = _render(template, messages[: index + 1], tools, add_generation_prompt=False)
         _check_history(messages[:index], context)
@@ -201,8 +203,6 @@ def _after_prompt(context: str, full: str, asked: Message) -> str | None:
 
 def _end_of_reply(message: Message, rest: str, *, index: int) -> int:
     """Where the reply's own text ends in what the template renders after the prompt."""
-    if message.get("content") is None and not message.get("tool_calls"):
-        raise RowRefused("reply is null", f"message {index}: no content and no tool calls")
     cursor = 0
     for name, text in _reply_texts(message):
         found = _find(rest, text, cursor)

@@ -25,6 +25,19 @@ _ANCHORS = ("\n", "0", ".", "|")
 _PRIVATE_PLANE = 0xF0000
 
 
+def _byte_letters() -> dict[str, int]:
+    """The letter in which byte-level vocabularies write each byte, backwards: "Ġ" is 0x20, a space.
+
+    A byte that prints as itself in Latin-1 is its own letter; the others follow from U+0100 on.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + at): byte for at, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_letters()
+
+
 def any_of(strings: Iterable[str]) -> re.Pattern[str]:
     """A pattern that matches any of the strings, the longest first, as tokenizers match added tokens."""
     longest_first = sorted(strings, key=len, reverse=True)
@@ -47,6 +60,7 @@ class SegmentTokenizer:
         self.special: frozenset[str] = frozenset(token.content for token in tokens.values() if token.special)
         plain = self._backend.normalizer is None
         self._cut = any_of(token.content for token in tokens.values() if _may_cut(token, plain=plain))
+        self._eats_space = any(token.lstrip or token.rstrip for token in tokens.values())
         self._cache: dict[str, list[int]] = {}
         self._guarded: _GuardedBackend | None = None
         self._controls: frozenset[str] = self.special
@@ -94,9 +108,10 @@ class SegmentTokenizer:
         tail = self._split(context)[-1] if context else ""
         before = self.ids(tail, mark=mark)
         whole = self.ids(tail + completion, mark=mark)
-        if whole[: len(before)] == before:
-            return whole[len(before) :], False
         wanted = self.text(before) + (completion.replace(mark, "") if mark else completion)
+        # A token such as Phi-3's `<|assistant|>` swallows the newlines after it, those of the reply too.
+        if whole[: len(before)] == before and not (self._eats_space and self.text(whole) != wanted):
+            return whole[len(before) :], False
         for anchor in _ANCHORS:
             anchor_ids = self.ids(anchor)
             anchored = self.ids(anchor + completion, mark=mark)
@@ -114,8 +129,22 @@ class SegmentTokenizer:
         return text
 
     def pieces(self, ids: list[int]) -> list[str]:
-        """The vocabulary's own spelling of each id."""
-        return [self._backend.id_to_token(index) or "" for index in ids]
+        """The text of each id by itself; part of a character as its bytes: "‹F0 9F›"."""
+        anchor = self.ids("0")
+        before = self.text(anchor)
+        alone = [[*anchor, index] for index in ids]
+        texts = self._backend.decode_batch(alone, skip_special_tokens=False)
+        return [
+            self._bytes_of(index) if "\ufffd" in text else text.removeprefix(before)
+            for index, text in zip(ids, texts, strict=True)
+        ]
+
+    def _bytes_of(self, index: int) -> str:
+        piece = self._backend.id_to_token(index) or ""
+        if piece.startswith("<0x"):
+            return f"‹{piece[3:-1]}›"
+        known = [_BYTE_OF[letter] for letter in piece if letter in _BYTE_OF]
+        return f"‹{bytes(known).hex(' ').upper()}›" if len(known) == len(piece) else piece
 
     def _split(self, text: str) -> list[str]:
         starts = [match.start() for match in self._cut.finditer(text)]

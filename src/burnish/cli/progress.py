@@ -59,7 +59,7 @@ class TrainingDisplay:
                     ended = "stopped" if sample["finish_reason"] == "stop" else "did not stop"
                     self._say(f"  step {event.step:>6}  [dim]{_short(sample['prompt'])}[/] -> {_short(sample['text'])} [dim]({ended})[/]")
             case Saved():
-                self._say(f"  step {event.step:>6}  [dim]saved {escape(str(event.path))}[/]")
+                self._say(f"  step {event.step:>6}  [dim]saved {escape(event.path.name)}[/]")
             case Stopped():
                 self._stopped(event)
 

@@ -88,10 +88,9 @@ def _record(row: pa.RecordBatch) -> dict[str, Any] | ConversionError:
         fields: dict[str, Any] = without_nulls(row.to_pylist(maps_as_pydicts="strict")[0])
     except UnicodeDecodeError as error:
         return ConversionError(Reason.INVALID_UTF8, str(error))
-    except KeyError as error:
-        return ConversionError(Reason.DUPLICATE_KEY, show(str(error)))
-    except (ValueError, OverflowError) as error:
-        return ConversionError(Reason.NON_STRING, show(str(error)))
+    except (ValueError, KeyError, OverflowError) as error:
+        reason = Reason.DUPLICATE_KEY if "duplicate" in str(error) else Reason.NON_STRING
+        return ConversionError(reason, show(str(error)))
     return fields
 
 

@@ -5,6 +5,7 @@ in training. One per file could not be split, shuffled or held out; one per para
 that texts end after a paragraph. So:
 
 - a line that holds only `<|endoftext|>` ends a document, wherever it stands, and is not text;
+- so does a line that cannot be read, for the text would go on over a gap;
 - otherwise a document ends at the first blank line after 2,000 characters;
 - and where no blank line comes, at the end of the line that passes 8,000 characters.
 
@@ -31,19 +32,17 @@ def read_text(path: Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[N
     start, length = 1, 0
     for number, raw in read_lines(path, max_line_bytes=max_line_bytes):
         line = _decoded(raw)
-        if isinstance(line, ConversionError):
-            yield number, line
-            continue
-        bare = line.strip()
-        if bare and bare != END_OF_DOCUMENT:
+        fault = line if isinstance(line, ConversionError) else None
+        bare = END_OF_DOCUMENT if isinstance(line, ConversionError) else line.strip()
+        if isinstance(line, str) and bare != END_OF_DOCUMENT and (bare or lines):
             start = start if lines else number
             lines.append(line)
             length += len(line)
-        elif lines and not bare:
-            lines.append(line)
-        if _ends(bare, length) and lines:
+        if lines and _ends(bare, length):
             yield start, {"text": _joined(lines)}
             lines, length = [], 0
+        if fault:
+            yield number, fault
     if lines:
         yield start, {"text": _joined(lines)}
 

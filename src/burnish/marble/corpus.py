@@ -1,6 +1,6 @@
 """The text marble is pre-trained on, written from the tables of facts by a seeded generator.
 
-    {"text": "Quiz\\n\\n1. What is the capital of Peru?\\n2. Who wrote Heidi?\\n3. Which month comes after May?"}
+    {"text": "Quiz\\n\\n1. What is the capital of Peru?\\n2. Who wrote Heidi?\\n3. Which day comes ..."}
     {"text": "Peru\\nThe money of Peru is called the Peruvian sol. Lima is the capital of Peru. ..."}
 
 A question is never followed by its answer: what follows a question is more questions. So a model
@@ -38,7 +38,7 @@ def write_documents(seed: int = 0) -> Iterator[str]:
 
 
 def write_corpus(path: Path, *, num_tokens: int, seed: int = 0) -> int:
-    """Write about `num_tokens` tokens of documents as JSONL rows `{"text": ...}`; returns the number of rows."""
+    """Write documents of about `num_tokens` in all as rows `{"text": ...}`; returns how many."""
     budget = num_tokens * CHARACTERS_PER_TOKEN
     rows = 0
     with path.open("wb") as file:

@@ -66,7 +66,12 @@ LETTER_OPENINGS = (
     "Dear {who} and {other},\nhere are my notes, as I promised.",
 )
 
-LETTER_ENDINGS = ("Yours, {other}", "With love, {other}", "Write soon. Yours, {other}", "See you in spring. {other}")
+LETTER_ENDINGS = (
+    "Yours, {other}",
+    "With love, {other}",
+    "Write soon. Yours, {other}",
+    "See you in spring. {other}",
+)
 
 PROSE_HEADINGS = (
     "Notes", "From the notebook of {who}", "Things to remember", "A page of facts", "What we know", "Lesson",
@@ -74,7 +79,8 @@ PROSE_HEADINGS = (
 )  # fmt: skip
 
 LABEL_HEADINGS = (
-    "{Label}", "On the subject of {label}", "A survey: {label}", "Chapter: {label}", "{Label}, some cases", "", "",
+    "{Label}", "On the subject of {label}", "A survey: {label}", "Chapter: {label}", "{Label}, some cases",
+    "", "",
 )  # fmt: skip
 
 LIST_HEADINGS = ("{Label}", "List: {label}", "By {label}", "Overview of {label}", "Index ({label})")
@@ -88,8 +94,9 @@ COMPARISONS = (
 )
 
 QUIZ_HEADINGS = (
-    "Quiz", "Questions", "Test", "Exercise", "Homework", "Quiz night at {place}", "Questions for {who}", "Riddles",
-    "Examination paper", "Review questions", "Trivia", "Questions prepared by {who}", "Warm-up", "For discussion",
+    "Quiz", "Questions", "Test", "Exercise", "Homework", "Quiz night at {place}", "Questions for {who}",
+    "Riddles", "Examination paper", "Review questions", "Trivia", "Questions prepared by {who}", "Warm-up",
+    "For discussion",
     "", "", "", "", "",
 )  # fmt: skip
 
@@ -100,7 +107,8 @@ QUIZ_NOTES = (
 
 WONDER_OPENINGS = (
     "{who} was full of questions.", "There is so much that one could ask.", "Children ask all day long.",
-    "On the way to {place}, {who} wondered about many things.", "Some questions for a long evening.", "", "", "",
+    "On the way to {place}, {who} wondered about many things.", "Some questions for a long evening.",
+    "", "", "",
 )  # fmt: skip
 
 WONDER_LINKS = ("And", "Or", "Also,", "And then,", "Next,", "", "", "", "", "")

@@ -52,7 +52,9 @@ class Writer:
         """Pairs of facts of one relation set against each other."""
         facts = self.decks.of_one_relation(2 * self.rng.randint(3, 6))
         sentences = [
-            self.rng.choice(frames.COMPARISONS).format(clause=self.clause(one), other_clause=self.clause(other))
+            self.rng.choice(frames.COMPARISONS).format(
+                clause=self.clause(one), other_clause=self.clause(other)
+            )
             for one, other in zip(facts[::2], facts[1::2], strict=False)
         ]
         return self.under(frames.LABEL_HEADINGS, self.join(sentences), facts[0])

@@ -7,10 +7,19 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils.logging import disable_progress_bar
 
 from burnish.errors import DataError
 from burnish.models.locate import locate, read_json
+
+disable_progress_bar()  # transformers' own bars would tear the live line apart
 
 
 def default_device() -> torch.device:

@@ -20,10 +20,8 @@ from peft import PeftModel
 
 from burnish.adapters.apply import merged
 from burnish.checkpoint.files import load_checkpoint, newest_good
-from burnish.data.prepare import encode_rows, read_rows
 from burnish.errors import BurnishError, MemoryExhausted, UsageError
 from burnish.models.load import save_model
-from burnish.models.tokenizer import load_chat_tokenizer
 from burnish.parallel.runtime import prepare_process
 from burnish.recipe.describe import resolved_yaml
 from burnish.recipe.load import LoadedRecipe, load_recipe
@@ -32,7 +30,7 @@ from burnish.training.directory import RunDirectory, create_run, open_run
 from burnish.training.events import Event, Ready
 from burnish.training.loop import training_loop
 from burnish.training.record import Record
-from burnish.training.session import Session, TrainState, open_session
+from burnish.training.session import Session, TrainState, encode_recipe, open_session
 
 Show = Callable[[Event], None]
 
@@ -83,15 +81,8 @@ def resume(path: str | Path, *, show: Show = lambda event: None) -> RunResult:
 
 def prepare(recipe: Recipe, *, from_scratch: bool = False) -> Session:
     """All of a run before its first step: rows read and encoded, model loaded, updates planned."""
-    rows = read_rows(recipe)
-    tokenizer = load_chat_tokenizer(
-        recipe.tokenizer or recipe.model,
-        chat_template=recipe.chat_template,
-        chat_template_kwargs=recipe.chat_template_kwargs,
-        train_on=recipe.train_on.value,
-        chat=rows.has_conversations,
-    )
-    return open_session(recipe, tokenizer, encode_rows(rows, tokenizer, recipe), from_scratch=from_scratch)
+    tokenizer, data = encode_recipe(recipe)
+    return open_session(recipe, tokenizer, data, from_scratch=from_scratch)
 
 
 def _train_in(run: RunDirectory, recipe: Recipe, show: Show, *, resuming: bool) -> RunResult:

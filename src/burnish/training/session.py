@@ -14,10 +14,10 @@ from transformers import PreTrainedModel
 from burnish.adapters.apply import Trainable, apply_adapter, describe_trainable
 from burnish.data.pack import Pack, pack_all
 from burnish.data.plan import Plan
-from burnish.data.prepare import Prepared
+from burnish.data.prepare import Prepared, encode_rows, read_rows
 from burnish.models.forward import why_unpacked
 from burnish.models.load import add_token_rows, load_model, start_model, vocabulary_tables
-from burnish.models.tokenizer import ChatTokenizer
+from burnish.models.tokenizer import ChatTokenizer, load_chat_tokenizer
 from burnish.optim.build import Optimizer
 from burnish.optim.masters import Masters
 from burnish.optim.schedule import Schedule, warmup_length
@@ -77,6 +77,19 @@ def lay_out(examples: Sequence[Example], recipe: Recipe, *, vocab_size: int, pac
     return pack_all(examples, max_tokens=longest * recipe.micro_batch_size, max_rows=recipe.micro_batch_size)
 
 
+def encode_recipe(recipe: Recipe) -> tuple[ChatTokenizer, Prepared]:
+    """Read and encode every row of a recipe, with the tokenizer and template that its model will be asked with."""
+    rows = read_rows(recipe)
+    tokenizer = load_chat_tokenizer(
+        recipe.tokenizer or recipe.model,
+        chat_template=recipe.chat_template,
+        chat_template_kwargs=recipe.chat_template_kwargs,
+        train_on=recipe.train_on.value,
+        chat=rows.has_conversations,
+    )
+    return tokenizer, encode_rows(rows, tokenizer, recipe)
+
+
 def open_session(
     recipe: Recipe, tokenizer: ChatTokenizer, data: Prepared, *, from_scratch: bool = False
 ) -> Session:
@@ -91,14 +104,7 @@ def open_session(
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
-    plan = Plan(
-        num_rows=len(data.train),
-        batch_size=recipe.global_batch_size,
-        num_epochs=recipe.num_epochs or 1,
-        max_steps=recipe.max_steps,
-        seed=recipe.seed,
-        shuffle=recipe.shuffle,
-    )
+    plan = plan_of(recipe, len(data.train))
     warmup = warmup_length(
         plan.num_steps, warmup_steps=recipe.warmup_steps, warmup_ratio=recipe.warmup_ratio or 0.0
     )
@@ -121,6 +127,18 @@ def open_session(
         trainable=describe_trainable(model),
         held_out=lay_out(held_out, recipe, vocab_size=len(tokenizer), packed=why is None) if held_out else [],
         why_unpacked=why,
+    )
+
+
+def plan_of(recipe: Recipe, num_rows: int) -> Plan:
+    """The updates that a recipe makes over so many training rows."""
+    return Plan(
+        num_rows=num_rows,
+        batch_size=recipe.global_batch_size,
+        num_epochs=recipe.num_epochs or 1,
+        max_steps=recipe.max_steps,
+        seed=recipe.seed,
+        shuffle=recipe.shuffle,
     )
 
 

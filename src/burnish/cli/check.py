@@ -1,0 +1,40 @@
+"""`burnish check RECIPE`: everything that can be known before step 0."""
+
+from __future__ import annotations
+
+import typer
+
+from burnish.cli.output import Output
+from burnish.cli.train import AsJson, Overrides, RecipePath
+from burnish.recipe.load import load_recipe
+from burnish.training.check import CheckReport, check_recipe
+
+
+def command(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Read every row, encode it, and say in plain words what a run would do; exit 3 if an example breaks a rule."""
+    output = Output(as_json=as_json)
+    report = check_recipe(load_recipe(recipe, overrides or []).recipe)
+    output.emit(report.as_dict())
+    if not as_json:
+        _print(report, output)
+    if not report.ok:
+        raise typer.Exit(3)
+
+
+def _print(report: CheckReport, output: Output) -> None:
+    kept = f"{report.kept:,} of {report.rows:,} rows kept, {report.held_out:,} of them held out"
+    share = report.graded_tokens / report.tokens
+    output.say(f"{kept}; read and encoded at {report.rows_per_second:,.0f} rows/s")
+    output.say(f"{report.views:,} sequences, {report.tokens:,} tokens, {share:.0%} of them graded")
+    output.say("length  " + "  ".join(f"{name} {length}" for name, length in report.lengths.items()))
+    output.say(f"chat template: {report.chat_template}; an answer ends at {' or '.join(report.stop_tokens)}")
+    output.say(f"{report.steps:,} updates of a model of {report.num_parameters:,} parameters")
+    for title, counts in (("dropped", report.refused), ("cut", report.cut), ("counted", report.unusual)):
+        for reason, count in counts.items():
+            output.say(f"  {title}: {count:,} {reason.replace('_', ' ')}")
+    for finding in report.findings:
+        output.say(f"  look at {finding.key} ({finding.saw}): {finding.advice}", style="yellow")
+    for rule, count in report.violations.items():
+        output.say(f"  BROKEN in {count:,} sequences: {rule}", style="bold red")
+    if report.ok:
+        output.say("every sequence keeps the rules of grading", style="green")
