@@ -60,7 +60,7 @@ def test_folders_globs_and_hub_names_are_datasets(project: Path) -> None:
     "path",
     ["nope.jsonl", "data/*.parquet", "/nope/x", "./nope", "../nope", "a/b/c", "a;touch X", "$(touch X)",
      "-rf", "s3://bucket/x", "https://example.org/a.jsonl", "file:///etc/passwd", "a\\\\b",
-     "%2e%2e/x", "~nobody/x"],
+     "%2e%2e/x", "~nobody/x", "long" * 2000],
 )  # fmt: skip
 def test_a_path_that_is_nothing_is_refused_with_file_and_line(project: Path, path: str) -> None:
     with pytest.raises(UsageError) as caught:
