@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import pytest
 import yaml
@@ -19,11 +20,30 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "recipe.md"
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=20)
 tricky = st.sampled_from(
-    ["2e-4", "010", "no", "~", "null", "# x", "a # b", "- a", "a: b", " a ", "'", '"', "a\nb", "<<"]
+    [
+        "2e-4",
+        "010",
+        "no",
+        "~",
+        "null",
+        "# x",
+        "a # b",
+        "- a",
+        "a: b",
+        " a ",
+        "'",
+        '"',
+        "a\nb",
+        "a\u2028b",
+        "\x85",
+        "a\xa0b",
+        "\u202e",
+        "<<",
+    ]
 )
 texts = words | tricky
 plain = st.none() | st.booleans() | st.integers(-99, 99) | texts
-names = texts.filter(str.isprintable)
+names = texts.filter(lambda text: all(category(char) not in ("Cc", "Zl", "Zp") for char in text))
 messages = st.lists(
     st.fixed_dictionaries({"role": st.just("user"), "content": texts}), min_size=1, max_size=2
 )

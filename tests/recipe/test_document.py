@@ -30,6 +30,7 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         (LAUGHS, "aliases or lists that grow too large"),
         ("a: &a [*a]", "aliases or lists that grow too large"),
         ("a: &a {b: *a}", "aliases or lists that grow too large"),
+        ("- x\n" * 200_000, "more than 20,000 values"),
         ("[" * 20_000, "levels of nesting"),
         ("a: " + "{a: " * 20_000, "levels of nesting"),
         ("- " * 20_000, "levels of nesting"),
@@ -80,6 +81,8 @@ def test_files_that_are_not_small_regular_text_are_refused(tmp_path: Path) -> No
         "folder.yaml": "not a regular file",
         "pipe.yaml": "not a regular file",
         "none.yaml": "no such file",
+        "long" * 2000: "no such file",
+        "nul\0": "no such file",
     }.items():
         with pytest.raises(UsageError) as caught:
             read_document(tmp_path / name)

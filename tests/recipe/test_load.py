@@ -204,6 +204,15 @@ def test_a_secret_is_refused_and_never_printed(load: Load, key: str, secret: str
     assert secret not in str(refusal(load, "", f"{key}='{secret}'"))
 
 
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_secret_in_the_place_of_a_key_is_not_printed(load: Load, secret: str) -> None:
+    assert secret not in str(refusal(load, f"'{secret}': 1\n"))
+    assert secret not in str(refusal(load, "", f"{secret}=1"))
+    assert secret not in str(refusal(load, "", secret))
+    assert secret not in str(refusal(load, "", f"seed.{secret}.x=["))
+    assert secret not in str(refusal(load, "", f"datasets.{secret}=1"))
+
+
 def test_the_environment_is_not_read_into_values(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BURNISH_TEST", "x")
     assert (

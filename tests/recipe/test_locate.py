@@ -60,12 +60,24 @@ def test_folders_globs_and_hub_names_are_datasets(project: Path) -> None:
     "path",
     ["nope.jsonl", "data/*.parquet", "/nope/x", "./nope", "../nope", "a/b/c", "a;touch X", "$(touch X)",
      "-rf", "s3://bucket/x", "https://example.org/a.jsonl", "file:///etc/passwd", "a\\\\b",
-     "%2e%2e/x", "~nobody/x"],
+     "%2e%2e/x", "~nobody/x", "long" * 2000],
 )  # fmt: skip
 def test_a_path_that_is_nothing_is_refused_with_file_and_line(project: Path, path: str) -> None:
     with pytest.raises(UsageError) as caught:
         path_of(path)
     assert caught.value.saw.startswith("recipes/train.yaml:2: datasets[0].path: ")
+
+
+def test_a_web_address_is_refused_as_one(project: Path) -> None:
+    for words in ({"model": "https://example.org/m"}, {"datasets": "https://example.org/a.jsonl"}):
+        with pytest.raises(UsageError) as caught:
+            load_recipe(None, {"model": "marble", "datasets": "data", **words})
+        assert "no web addresses" in caught.value.rule
+
+
+def test_a_no_break_space_is_a_character_of_a_name(project: Path) -> None:
+    (project / "data" / "a\u202fb.jsonl").write_text("{}\n")
+    assert path_of("data/a\u202fb.jsonl") == "data/a\u202fb.jsonl"
 
 
 def test_control_characters_are_refused_and_shown_escaped(project: Path) -> None:

@@ -99,7 +99,7 @@ for _first, _rules in RESOLVERS.items():
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    # escaped, a text with line breaks stays on one line, where its comment can follow
+    # PyYAML folds U+2028 and U+0085 to line breaks unless they are escaped
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
 
 

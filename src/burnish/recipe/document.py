@@ -1,4 +1,4 @@
-"""YAML text to plain values, with the line of every key: a subset of YAML that has no surprises and no code.
+"""YAML text to plain values, with the line of every key: the part of YAML that has no surprises.
 
     model: no          # 'no' stays a word: only true and false are booleans (YAML 1.2, not 1.1)
     learning_rate: 2e-4   # a number, where YAML 1.1 reads a string
@@ -10,6 +10,7 @@ deep nesting, and aliases that multiply (the "billion laughs").
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's way)
     depth = 0
+    num_nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose one node; this is where tags and depth are seen before anything is built."""
@@ -50,6 +52,9 @@ class _Loader(yaml.SafeLoader):
             _fail(event.start_mark, f"the tag {event.tag!r}")
         if self.depth >= MAX_DEPTH:
             _fail(event.start_mark, f"more than {MAX_DEPTH} levels of nesting")
+        self.num_nodes += 1
+        if self.num_nodes > MAX_VALUES:
+            _fail(event.start_mark, f"more than {MAX_VALUES:,} values")
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -70,8 +75,10 @@ RESOLVERS = _Loader.yaml_implicit_resolvers
 
 def read_document(path: Path) -> Document:
     """Read a YAML file of at most 1 MB."""
-    if not path.exists():
-        near = sorted(each.name for each in path.parent.glob("*.y*ml"))[:5] if path.parent.is_dir() else []
+    # os.path answers no where Path raises: for a name that is too long, or holds NUL
+    if not os.path.exists(path):  # noqa: PTH110
+        folder = path.parent
+        near = sorted(each.name for each in folder.glob("*.y*ml"))[:5] if os.path.isdir(folder) else []  # noqa: PTH112
         raise UsageError(
             f"{path}: no such file",
             rule="a recipe is a YAML file",

@@ -34,9 +34,8 @@ class Place:
 
     def find(self, path: str, *, is_there: Callable[[str], bool]) -> str | None:
         """The first place where the path is, as seen from the current directory."""
-        expanded = os.path.expanduser(path)  # noqa: PTH111 (a glob is no Path)
         for folder in self.folders:
-            candidate = os.path.join(folder, expanded)  # noqa: PTH118
+            candidate = str(folder / _expand(path))
             if is_there(candidate):
                 return _shorten(candidate)
         return None
@@ -97,25 +96,36 @@ def locate_template(path: str, place: Place) -> str:
 
 def absolute(path: str) -> str:
     """The same file for a reader in any directory; a hub name stays as it is."""
-    return os.path.abspath(path) if path != EMBEDDED and _matches(path) else path  # noqa: PTH100
+    return _full(path) if path != EMBEDDED and _matches(path) else path
 
 
 def _matches(path: str) -> bool:
-    if Path(path).exists():
+    # os.path answers no where Path raises: for a name that is too long
+    if os.path.exists(path):  # noqa: PTH110
         return True
     return glob.has_magic(path) and any(True for _ in glob.iglob(path, recursive=True))  # noqa: PTH207
 
 
+def _full(path: str) -> str:
+    # links are not followed: a run says the name that the user gave
+    return os.path.normpath(Path.cwd() / path)
+
+
+def _expand(path: str) -> str:
+    # Path.expanduser raises where there is no such user; here `~nobody` is a name like any other
+    return os.path.expanduser(path)  # noqa: PTH111
+
+
 def _shorten(path: str) -> str:
     """The path from the current directory when it lies under it, and in full when not."""
-    full, here = os.path.abspath(path), os.getcwd()  # noqa: PTH100, PTH109
+    full, here = _full(path), str(Path.cwd())
     return os.path.relpath(full, here) if os.path.commonpath([full, here]) == here else full
 
 
 def _refuse_address(path: str, place: Place) -> None:
     if "://" in path:
         raise UsageError(
-            place.saw,
+            f"{place.saw}",
             rule="burnish opens no web addresses",
             remedy="download the file first, or name a hub repository as `owner/name`",
         )
@@ -123,7 +133,7 @@ def _refuse_address(path: str, place: Place) -> None:
 
 def _near_misses(path: str, place: Place) -> Iterator[str]:
     for folder in place.folders:
-        parent = (folder / os.path.expanduser(path)).parent  # noqa: PTH111
+        parent = (folder / _expand(path)).parent
         names = [each.name for each in parent.iterdir()] if parent.is_dir() else []
         for name in difflib.get_close_matches(Path(path).name, names, n=3, cutoff=0.6):
             yield show(_shorten(str(parent / name)))

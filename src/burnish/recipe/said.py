@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from burnish.errors import UsageError
 from burnish.recipe.document import Document, Place, parse_document
-from burnish.recipe.words import show
+from burnish.recipe.words import SECRET, show
 
 SOURCE_LISTS = ("datasets", "val_datasets")
 
@@ -117,7 +117,7 @@ def add_overrides(said: Said, overrides: Mapping[str, Any] | Iterable[str], orig
 
 def _parse(word: str) -> tuple[str, Document]:
     key, equals, text = word.partition("=")
-    if not equals or not key.strip():
+    if not equals or not key.strip() or SECRET.search(key):
         raise UsageError(
             f"override {show(word)}",
             rule="an override is key=value, without spaces around the equals sign",

@@ -10,6 +10,7 @@ A key that is null is a key that was not said, save `max_grad_norm`, where null 
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -42,14 +43,15 @@ LEARNING_RATES = {Adapter.FULL: 2e-5, Adapter.LORA: 2e-4}
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
-def _printable(value: str) -> str:
-    if not value.isprintable():
+def _without_controls(value: str) -> str:
+    """Refuse NUL, escape sequences and line breaks; a no-break space in a file name is odd, and a name."""
+    if any(unicodedata.category(char) in ("Cc", "Zl", "Zp", "Cs") for char in value):
         raise ValueError("names and paths have no control characters")
     return value
 
 
 Text = Annotated[str, Field(min_length=1)]
-Name = Annotated[Text, AfterValidator(_printable)]
+Name = Annotated[Text, AfterValidator(_without_controls)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
