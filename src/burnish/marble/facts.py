@@ -8,7 +8,7 @@ empty cell means that no fact is claimed. Every other column is a relation, word
     countries.wordings    [capital] capital                                  relation and its label
                           ? What is the capital of {e}?                      a question, asked without answer
                           = The capital of {e} is {v}.                       a statement of the corpus
-                          ~ On the map of {e}, the star that marks ...       not in the corpus, ends before {v}
+                          ~ On the map of {e}, the star that marks ...       not in the corpus, stops at {v}
 
 `{e}` is the entity, `{v}` the value, `{E}` and `{V}` the same with a capital letter.
 """

@@ -22,7 +22,7 @@ class Writer:
         """One document of statements, of a kind drawn at random."""
         kinds: dict[Callable[[], str], int] = {
             self.entries: 22, self.survey: 16, self.notes: 22, self.comparison: 8, self.story: 10,
-            self.letter: 6, self.list: 9, self.table: 7,
+            self.letter: 6, self.listing: 9, self.table: 7,
         }  # fmt: skip
         [kind] = self.rng.choices(list(kinds), weights=list(kinds.values()))
         return kind()
@@ -78,7 +78,7 @@ class Writer:
         opening, ending = self.rng.choice(frames.LETTER_OPENINGS), self.rng.choice(frames.LETTER_ENDINGS)
         return self.cast(f"{opening} {body}\n{ending}")
 
-    def list(self) -> str:
+    def listing(self) -> str:
         """A list of entities and values under the relation's label."""
         facts = self.decks.of_one_relation(self.rng.randint(10, 20))
         bullet = self.rng.choice(("- ", "* ", "", "• "))
