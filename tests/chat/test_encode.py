@@ -185,6 +185,12 @@ def test_prompt_ids_are_those_of_apply_chat_template(kind: str) -> None:
         assert Encoder(template, tokenizer).prompt_ids(messages) == theirs
 
 
+def test_the_tools_that_are_offered_reach_the_prompt() -> None:
+    tokenizer = family("ChatML")[1]
+    encoder = Encoder(ChatTemplate("{{ tools | tojson }}" + CHATML), tokenizer)
+    assert '"get_weather"' in tokenizer.decode(encoder.prompt_ids([user("u")], [{"name": "get_weather"}]))
+
+
 def test_a_system_message_that_the_template_refuses_is_a_refusal_with_its_words() -> None:
     encoder = Encoder(*family("Gemma"))
     with pytest.raises(RowRefused) as refusal:
