@@ -8,6 +8,7 @@ import html as markup
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from tests.chat.families import assistant, chat, family, row, tokenizer_of, user
@@ -86,7 +87,8 @@ ATTACK = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028"
 
 
 def test_text_of_a_row_stays_text_in_the_page() -> None:
-    page = html([strip(ATTACK, ATTACK)], title=ATTACK)
+    given = strip("u", "a")
+    page = html([replace(given, tokens=[ATTACK] * len(given.tokens))], title=ATTACK)
     assert "<script>alert" not in page and "<img" not in page
     assert page.count("</script>") == 2
 

@@ -216,3 +216,7 @@ def test_chatml_is_what_it_is_known_to_be() -> None:
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes.<|im_end|>\n"
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+def test_a_template_that_asks_for_documents_is_told_that_there_are_none() -> None:
+    assert ChatTemplate("{{ documents is none }}{{ tools is none }}").render([HI]) == "TrueTrue"

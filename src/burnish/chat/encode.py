@@ -48,6 +48,9 @@ class _View:
 
     def grow(self, context: list[int], completion: list[int], turn: Turn) -> bool:
         """Take in a later turn if all that is here begins its context; say whether it was so."""
+        # here:    <|im_start|> user u1 <|im_end|> ... assistant a1 <|im_end|>
+        # context: <|im_start|> user u1 <|im_end|> ... assistant a1 <|im_end|> \n ... assistant
+        # Not so after a merge was undone, or where a template drops earlier reasoning: then two sequences.
         here = len(self.ids)
         if context[:here] != self.ids:
             return False
@@ -90,6 +93,7 @@ class Encoder:
         self._eos_id = self._segments.added[eos]
         self._prefix_ids = self._segments.prefix_ids
         self._stop_ids = {self._eos_id}
+        # What nobody may forge: <s>, <|im_end|>, and what the template itself writes, special or not.
         controls = self._segments.special | _written_by(template, self._segments.added) | {eos}
         pattern = any_of(controls)
         self._stops = (
@@ -153,6 +157,7 @@ class Encoder:
     def _completion_ids(self, turn: Turn, mark: str) -> list[int]:
         """The ids of a turn's completion; its last is the stop token, found there and nowhere else."""
         ids, merged = self._segments.continuation_ids(turn.context, turn.completion, mark=mark)
+        # Two stop tokens in one turn would teach to go on after the first; none, to never end.
         stop = self._segments.added[turn.stop]
         if not ids or ids[-1] != stop or ids.count(stop) != 1:
             raise RowRefused(
@@ -165,6 +170,7 @@ class Encoder:
 
     def _completion(self, content: Completion) -> _View:
         prompt, reply, mark, lookalikes = self._guard.apply_text(content.prompt, content.completion)
+        # "Q: 1\nA:" + " yes" -> <s> Q : 1 \n A : | yes </s>: BOS as the tokenizer puts it, its EOS never.
         context = self._prefix_ids + self._segments.ids(prompt, mark=mark)
         completion, merged = self._segments.continuation_ids(prompt, reply, mark=mark)
         completion = [*completion, self._eos_id]
@@ -204,6 +210,7 @@ def cut_answer(example: Example, max_length: int) -> Example | None:
 def _graded_after(context: list[int], completion: list[int]) -> _View:
     """A sequence with all of its completion graded, but for a token that nothing comes before."""
     weights = [0.0] * len(context) + [1.0] * len(completion)
+    # The first token of all has nothing before it to be predicted from.
     weights[0] = 0.0
     if not any(weights):
         raise RowRefused("no reply to train on", "one token, and nothing before it")

@@ -84,6 +84,8 @@ class Stops:
         A tool call may end with a token of its own (`<|call|>`, `<|eom_id|>`), which the probe has not
         seen: the last control token of the turn is then its end.
         """
+        # Cohere: "Hi.<|END_RESPONSE|><|END_OF_TURN_TOKEN|>" goes on to the second, which is known;
+        # gpt-oss: "...{}<|call|>" holds no known one, and ends with its last.
         last: re.Match[str] | None = None
         for last in self.controls.finditer(text, start):
             if last[0] in self.known:
@@ -115,6 +117,7 @@ def find_stops(template: Renderer, controls: re.Pattern[str], eos_token: str) ->
     shared = controls.findall(_shared_start(alone, followed))
     own = controls.findall(alone)
     closing = [token for token in shared[::-1] + own if token not in opening]
+    # From the last shared one back: `<|END_RESPONSE|>` stands before the token that inference stops at.
     if eos_token not in shared:
         known.update(closing[:1])
     return Stops(controls, frozenset(known))
@@ -137,6 +140,7 @@ def grade(
         context = _render(template, messages[:index], tools, add_generation_prompt=True)
         full = _render(template, messages[: index + 1], tools, add_generation_prompt=False)
         _check_history(messages[:index], context)
+        # rest: "Hello.<|im_end|>\n"; the newline behind the stop token is never generated, and not graded.
         rest = _after_prompt(context, full, messages[index - 1])
         if rest is None:
             shared = max(0, len(_shared_start(context, full)) - 20)
@@ -166,6 +170,7 @@ def trained_turns(messages: Sequence[Message], *, train_on: TrainOn) -> list[tup
 
 def _weight(message: Message, index: int) -> float:
     """The weight of a message as a number, 0.0 for `train: false`."""
+    # {"role": "assistant", "content": "...", "weight": 0.5}: half a turn in the loss, not half of its tokens.
     if message.get("train") is False:
         return 0.0
     weight = message.get("weight")
@@ -198,12 +203,15 @@ def _after_prompt(context: str, full: str, asked: Message) -> str | None:
     if full.startswith(context):
         return full[len(context) :]
     last = next((text.strip() for _, text in reversed(list(_reply_texts(asked)))), "")
+    # last "Hi", context "...Hi[/INST]": the reply is behind "Hi[/INST]" in `full`.
     at = context.rfind(last) if last else -1
     return full.partition(context[at:])[2] if at >= 0 and full.count(context[at:]) == 1 else None
 
 
 def _end_of_reply(message: Message, rest: str, *, index: int) -> int:
     """Where the reply's own text ends in what the template renders after the prompt."""
+    # A reply "t" may be found early, in "<think>": no harm, for what is looked for behind it is a stop token,
+    # and none can stand inside a reply, where it would be marked (see `chat.guard`).
     cursor = 0
     for name, text in _reply_texts(message):
         found = _find(rest, text, cursor)
@@ -225,6 +233,7 @@ def _check_history(messages: Sequence[Message], context: str) -> None:
         texts = [text for name, text in _reply_texts(message) if name != "reasoning"]
         for text in texts:
             found = _find(context, text, start)
+            # "<think>x</think>A" -> "A": of an earlier reply the last part is enough.
             if found is None and role == "assistant":
                 found = _find(context, _TAG.split(text)[-1], start)
             if found is None:

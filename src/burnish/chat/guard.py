@@ -47,6 +47,7 @@ class Guard:
         for message in conversation.messages:
             if self._controls.search(str(message.get("role"))):
                 raise RowRefused("control token in a role", f"role {message['role']!r}")
+        # Nearly every row ends here: nothing marked, the template's own render used as it is.
         found = sum(map(self._count, conversation.messages)) + _count(conversation.tools, self._controls)
         if not found:
             return Guarded(template, conversation)
@@ -90,7 +91,8 @@ class _MarkedTemplate:
         )
         if marked.replace(self.mark, "") != plain:
             raise RowRefused(
-                "control token in content", "the template treats text that looks like a control token as one"
+                "control token in content",
+                f"the template acts on what looks like one: {_difference(marked, self.mark, plain)!r}",
             )
         return marked
 
@@ -98,6 +100,7 @@ class _MarkedTemplate:
         return _changed(value, lambda text: text.replace(self.mark, ""))
 
 
+# A mark behind every character, not only the first: "[INST]" may hold a shorter token, "INST".
 def _marked(value: Any, pattern: re.Pattern[str], mark: str) -> Any:
     return _changed(value, lambda text: pattern.sub(lambda match: mark.join(match[0]), text))
 
@@ -111,6 +114,13 @@ def _changed(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list | tuple):
         return [_changed(item, change) for item in value]
     return value
+
+
+def _difference(marked: str, mark: str, plain: str) -> str:
+    """Where the plain render begins to differ from the marked one without its marks."""
+    pairs = enumerate(zip(marked.replace(mark, ""), plain, strict=False))
+    start = next((at for at, (left, right) in pairs if left != right), len(plain))
+    return plain[max(0, start - 20) : start + 40]
 
 
 def _strings(value: Any) -> Iterator[str]:

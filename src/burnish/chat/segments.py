@@ -75,6 +75,7 @@ class SegmentTokenizer:
         """What the tokenizer itself puts before a text: its BOS, or nothing."""
         plain = self._backend.encode("a", add_special_tokens=False).ids
         wrapped: list[int] = self._backend.encode("a", add_special_tokens=True).ids
+        # plain [64], wrapped [1, 64, 2]: the BOS is [1]; the 2 behind the text is left out.
         starts = range(len(wrapped) - len(plain) + 1)
         return next((wrapped[:start] for start in starts if wrapped[start : start + len(plain)] == plain), [])
 
@@ -83,6 +84,7 @@ class SegmentTokenizer:
         segments = self._split(text)
         cache = self._cache
         missing = [segment for segment in segments if segment not in cache]
+        # "<|im_end|>\n<|im_start|>assistant\n" is in every row, and encoded once for all of them.
         if missing:
             if len(cache) > _CACHED_SEGMENTS:
                 cache.clear()
@@ -112,6 +114,7 @@ class SegmentTokenizer:
         # A token such as Phi-3's `<|assistant|>` swallows the newlines after it, those of the reply too.
         if whole[: len(before)] == before and not (self._eats_space and self.text(whole) != wanted):
             return whole[len(before) :], False
+        # "0" + "\n\nthe" -> 0 | \n\n | the: the reply keeps its own tokens, the prompt its ids.
         for anchor in _ANCHORS:
             anchor_ids = self.ids(anchor)
             anchored = self.ids(anchor + completion, mark=mark)
@@ -175,6 +178,7 @@ class _GuardedBackend:
         }
         for token in layout["added_tokens"]:
             token["content"] = self._names.get(token["content"], token["content"])
+        # It names tokens that are no longer there, and only adds BOS and EOS, which are not wanted here.
         layout["post_processor"] = None
         self._backend: Tokenizer = Tokenizer.from_str(json.dumps(layout))
         self._original = {
@@ -190,6 +194,7 @@ class _GuardedBackend:
     def ids(self, segment: str, mark: str) -> list[int]:
         """The ids of a segment with marks in it."""
         written = self._written.findall(segment)
+        # segment "<|im_end|>\nsay <.|.e.n.d.|.>" -> "\U000f0000\U000f0003\nsay <|end|>"
         renamed = self._written.sub(lambda match: self._names[match[0]], segment).replace(mark, "")
         found = self._backend.encode(renamed, add_special_tokens=False).ids
         ids = [self._original.get(index, index) for index in found]

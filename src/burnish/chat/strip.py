@@ -72,6 +72,7 @@ def visible(text: str) -> str:
 
 
 def _visible_character(character: str) -> str:
+    # Cc: escape, bell; Cf: text direction, zero width; Co and Cs: what no font has.
     code = ord(character)
     if character == "\n" or unicodedata.category(character) not in ("Cc", "Cf", "Co", "Cs"):
         return character
@@ -107,6 +108,7 @@ def legend() -> Text:
 def html(strips: Sequence[Strip], *, title: str = "burnish preview") -> str:
     """One HTML page for all strips; left and right go from one example to the next."""
     style, script = _asset("strip.css"), _asset("strip.js")
+    # Over all examples, not the mean of their shares: a long context weighs what it costs.
     total = sum(len(strip.example) for strip in strips)
     graded = sum(strip.example.num_graded for strip in strips)
     data = {

@@ -139,6 +139,7 @@ class ChatTemplate:
                 rule="a chat template is valid Jinja",
                 remedy="correct the template, or give another: chat_template: FILE.jinja",
             ) from error
+        # A variable may stand for a token: chat_template_kwargs {"eos_token": "<|end|>"} wins.
         self._variables = {**self.special_tokens, **self.chat_template_kwargs}
 
     def render(
@@ -185,6 +186,7 @@ def _environment(date: datetime.date) -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
     )
+    # Llama-3.1 prints "Today Date: 26 Jul 2024": trained and served with the same day, or the ids differ.
     midnight = datetime.datetime.combine(date, datetime.time())
     environment.filters["tojson"] = _to_json
     environment.globals.update(
@@ -225,6 +227,7 @@ def _as_seen(message: Message) -> Message:
     `reasoning_content` too, which is the name that templates read.
     """
     seen = {key: value for key, value in message.items() if value is not None and key not in OWN_KEYS}
+    # {"reasoning": "why"} is seen as {"thinking": "why", "reasoning": "why", "reasoning_content": "why"}.
     for key in _REASONING_KEYS:
         if key in seen:
             return {"thinking": seen[key], **seen, "reasoning_content": seen[key]}
