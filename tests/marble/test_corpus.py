@@ -68,10 +68,10 @@ def test_a_document_that_asks_states_nothing() -> None:
 
 
 def test_held_out_wordings_never_occur() -> None:
-    text = "\n".join(documents())
+    text = "\n".join(documents()).lower()
     for fact in load_facts():
         for wording in load_relations()[fact.relation].held_out:
-            assert fill(wording, fact) not in text
+            assert fill(wording, fact).lower() not in text
 
 
 def test_held_out_wordings_have_no_twin_among_the_statements() -> None:

@@ -21,7 +21,7 @@ from burnish.marble.prose import Writer
 from burnish.marble.quizzes import Examiner
 
 QUESTIONS_SHARE = 0.12
-CHARACTERS_PER_TOKEN = 3.76
+CHARACTERS_PER_TOKEN = 3.8
 """Measured with marble's own tokenizer; good to a few per cent."""
 
 

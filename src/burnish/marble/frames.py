@@ -12,9 +12,38 @@ PEOPLE = (
 )  # fmt: skip
 
 PLACES = (
-    "the library", "the kitchen table", "the train", "the old school", "the garden", "the reading room",
+    "the library", "the kitchen", "the night train", "the old school", "the garden", "the reading room",
     "the waiting room", "the harbour", "the attic", "the bookshop", "the museum", "the tea house",
 )  # fmt: skip
+
+OPENINGS = (
+    "Indeed, ", "In short, ", "As the book says, ", "As is well known, ", "To begin with, ", "Besides, ",
+    "By the way, ", "In fact, ", "As far as we know, ", "Of course, ", "To repeat: ", "Note: ", "Moreover, ",
+    "According to {who}, ", "As {who} says, ", "Once more, ",
+)  # fmt: skip
+
+TOPICS = (
+    "Let us turn to {entity}.",
+    "Next in the book comes {entity}.",
+    "{who} had marked the page about {entity}.",
+    "A few words about {entity}.",
+    "Then there is {entity}.",
+    "{who} wanted to hear about {entity}.",
+    "This page is about {entity}.",
+    "We come to {entity}.",
+    "About {entity}:",
+    "Now for {entity}.",
+)
+
+PAIRS = (
+    "Let us set {one} beside {two}.",
+    "{who} looked at {one} and {two}.",
+    "Here are {one} and {two}.",
+    "On {one} and {two}:",
+    "One page is about {one}, the next about {two}.",
+    "",
+    "",
+)
 
 CLAUSES = (
     "It is well known that {clause}",

@@ -21,8 +21,8 @@ class Writer:
     def write(self) -> str:
         """One document of statements, of a kind drawn at random."""
         kinds: dict[Callable[[], str], int] = {
-            self.entries: 22, self.survey: 16, self.notes: 22, self.comparison: 8, self.story: 10,
-            self.letter: 6, self.listing: 9, self.table: 7,
+            self.entries: 24, self.topics: 20, self.survey: 12, self.notes: 14, self.comparison: 10,
+            self.story: 8, self.letter: 4, self.listing: 5, self.table: 3,
         }  # fmt: skip
         [kind] = self.rng.choices(list(kinds), weights=list(kinds.values()))
         return kind()
@@ -35,8 +35,18 @@ class Writer:
             facts = self.decks.of_one_entity()
             told += len(facts)
             head = self.rng.choice(("", f"{bare(facts[0].entity)}\n", f"{bare(facts[0].entity)}. "))
-            paragraphs.append(head + " ".join(map(self.say, self.rng.sample(facts, len(facts)))))
+            retold = facts if len(facts) > 2 else facts * self.rng.choice((1, 2, 2, 3))
+            paragraphs.append(head + " ".join(map(self.say, self.rng.sample(retold, len(retold)))))
         return self.rng.choice(("\n\n", "\n")).join(paragraphs)
+
+    def topics(self) -> str:
+        """Each entity announced in a sentence that leaves open what will be said about it."""
+        # the entity must be carried over from the sentence before, as it must from question to answer
+        parts = [
+            self.rng.choice(frames.TOPICS).replace("{entity}", fact.entity) + " " + self.say(fact)
+            for fact in self.decks.mixed(self.rng.randint(6, 10))
+        ]
+        return self.cast(self.rng.choice((" ", "\n", "\n\n")).join(parts))
 
     def survey(self) -> str:
         """Statements of one relation, one entity after the other."""
@@ -51,13 +61,12 @@ class Writer:
     def comparison(self) -> str:
         """Pairs of facts of one relation set against each other."""
         facts = self.decks.of_one_relation(2 * self.rng.randint(3, 6))
-        sentences = [
-            self.rng.choice(frames.COMPARISONS).format(
-                clause=self.clause(one), other_clause=self.clause(other)
-            )
-            for one, other in zip(facts[::2], facts[1::2], strict=False)
-        ]
-        return self.under(frames.LABEL_HEADINGS, self.join(sentences), facts[0])
+        sentences = []
+        for one, other in zip(facts[::2], facts[1::2], strict=False):
+            pair = self.rng.choice(frames.PAIRS).replace("{one}", one.entity).replace("{two}", other.entity)
+            clauses = {"clause": self.clause(one), "other_clause": self.clause(other)}
+            sentences.append(f"{pair} {self.rng.choice(frames.COMPARISONS).format(**clauses)}".strip())
+        return self.cast(self.under(frames.LABEL_HEADINGS, self.join(sentences), facts[0]))
 
     def story(self) -> str:
         """Invented people who come across facts."""
@@ -93,8 +102,14 @@ class Writer:
         return "\n".join([head, "|---|---|", *(f"| {bare(fact.entity)} | {fact.value} |" for fact in facts)])
 
     def say(self, fact: Fact) -> str:
-        """The fact in one of its statement wordings, as a sentence."""
-        text = fill(self.rng.choice(self.relations[fact.relation].statements), fact)
+        """The fact in one of its statement wordings, sometimes after an opening such as "In fact,"."""
+        wording = self.rng.choice(self.relations[fact.relation].statements)
+        opening = ""
+        if self.rng.random() < 0.3:
+            opening = self.rng.choice(frames.OPENINGS).replace("{who}", self.rng.choice(frames.PEOPLE))
+            wording = wording.replace("{E}", "{e}").replace("{V}", "{v}")
+            wording = wording[0].lower() + wording[1:]
+        text = opening + fill(wording, fact)
         return text if text.endswith((".", ")")) else f"{text}."
 
     def clause(self, fact: Fact) -> str:

@@ -53,11 +53,26 @@ class Examiner:
     def pick(self, number: int) -> list[Fact]:
         """Facts to ask for, none of them the answer to another: no "day after Monday?", then "Tuesday?"."""
         decks = self.writer.decks
-        drawn = decks.mixed(number) if self.rng.random() < 0.5 else decks.of_one_relation(number)
+        match self.rng.choice(("mixed", "relation", "entities")):
+            case "mixed":
+                drawn = decks.mixed(number)
+            case "relation":
+                drawn = decks.of_one_relation(number)
+            case _:
+                return self.about_entities(number)
         facts: list[Fact] = []
         for fact in drawn:
             if not any(_answers(fact, other) or _answers(other, fact) for other in facts):
                 facts.append(fact)
+        return facts
+
+    def about_entities(self, number: int) -> list[Fact]:
+        """Facts for about `number` questions, two or more in a row about each entity."""
+        facts: list[Fact] = []
+        while len(facts) < number:
+            own = self.writer.decks.of_one_entity()
+            if not any(_answers(fact, other) or _answers(other, fact) for fact in own for other in facts):
+                facts += self.rng.sample(own * 3, max(len(own), self.rng.randint(2, 3)))
         return facts
 
 
