@@ -12,7 +12,20 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-SUBJECTS = ["sun", "moon", "sea", "wind", "road", "house", "river", "stone", "bread", "lamp", "field", "storm"]
+SUBJECTS = [
+    "sun",
+    "moon",
+    "sea",
+    "wind",
+    "road",
+    "house",
+    "river",
+    "stone",
+    "bread",
+    "lamp",
+    "field",
+    "storm",
+]
 QUALITIES = ["bright", "old", "cold", "small", "long", "warm", "deep", "grey"]
 
 
@@ -71,7 +84,9 @@ def model_directory(
         if family not in made:
             torch.manual_seed(0)
             end = tokenizer.eos_token_id
-            config = FAMILIES[family](vocab_size=len(tokenizer), bos_token_id=None, eos_token_id=end, pad_token_id=None)
+            config = FAMILIES[family](
+                vocab_size=len(tokenizer), bos_token_id=None, eos_token_id=end, pad_token_id=None
+            )
             path = tmp_path_factory.mktemp(family)
             transformers.AutoModelForCausalLM.from_config(config).save_pretrained(path)
             tokenizer.save_pretrained(path)

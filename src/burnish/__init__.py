@@ -1,9 +1,9 @@
 """burnish: supervised fine-tuning that proves what it grades.
 
-    import burnish
-    run = burnish.train("recipe.yaml", learning_rate=1e-4)
-    run = burnish.train(model="marble", datasets=["data/train.jsonl"])
-    run.final, run.eval_loss, run.rows
+import burnish
+run = burnish.train("recipe.yaml", learning_rate=1e-4)
+run = burnish.train(model="marble", datasets=["data/train.jsonl"])
+run.final, run.eval_loss, run.rows
 """
 
 from __future__ import annotations

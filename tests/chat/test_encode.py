@@ -8,6 +8,14 @@ from itertools import groupby
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from burnish.chat.encode import Encoder, cut_answer
+from burnish.chat.grade import RowRefused
+from burnish.chat.template import CHATML, ChatTemplate
+from burnish.errors import DataError
+from burnish.types import Completion, Conversation, Document, Example, Row
 from tests.chat.families import (
     FAMILIES,
     LLAMA_3,
@@ -20,14 +28,6 @@ from tests.chat.families import (
     tokenizer_of,
     user,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from burnish.chat.encode import Encoder, cut_answer
-from burnish.chat.grade import RowRefused
-from burnish.chat.template import CHATML, ChatTemplate
-from burnish.errors import DataError
-from burnish.types import Completion, Conversation, Document, Example, Row
 
 KINDS = ["bytes", "pieces", *(("gpt2", "llama-2") if SHARED.exists() else ())]
 

@@ -11,12 +11,12 @@ import re
 from dataclasses import replace
 
 import pytest
-from tests.chat.families import assistant, chat, family, row, tokenizer_of, user
 from rich.console import Console
 
 from burnish.chat.encode import Encoder, cut_answer
 from burnish.chat.strip import Strip, as_dicts, html, strip_of, terminal, visible
 from burnish.types import Document
+from tests.chat.families import assistant, chat, family, row, tokenizer_of, user
 
 
 def strip(asked: str, reply: str, kind: str = "bytes", cut: int = 0) -> Strip:

@@ -52,11 +52,16 @@ def test_packing_changes_neither_targets_nor_contexts_nor_the_denominator(
 ) -> None:
     draw = np.random.default_rng(seed)
     documents = [
-        example(row, draw.integers(0, 99, n).tolist(), [0.0, *draw.choice([0.0, 1.0, 0.25], n - 1).tolist()][:n])
+        example(
+            row, draw.integers(0, 99, n).tolist(), [0.0, *draw.choice([0.0, 1.0, 0.25], n - 1).tolist()][:n]
+        )
         for row, n in enumerate(lengths)
     ]
     expected = sorted(
-        (tuple(e.input_ids[:k]), e.input_ids[k], e.weights[k]) for e in documents for k in range(len(e)) if e.weights[k]
+        (tuple(e.input_ids[:k]), e.input_ids[k], e.weights[k])
+        for e in documents
+        for k in range(len(e))
+        if e.weights[k]
     )
     packs = pack_all(documents, max_tokens=room)
     found = []

@@ -33,7 +33,10 @@ def test_a_target_of_weight_zero_adds_nothing_even_where_it_is_impossible() -> N
 
 
 def test_the_loss_is_computed_in_fp32_whatever_the_logits_are() -> None:
-    assert token_nll(torch.zeros(3, 8, dtype=torch.bfloat16), torch.zeros(3, dtype=torch.long)).dtype == torch.float32
+    assert (
+        token_nll(torch.zeros(3, 8, dtype=torch.bfloat16), torch.zeros(3, dtype=torch.long)).dtype
+        == torch.float32
+    )
 
 
 def test_one_hot_logits_of_the_target_give_zero_and_of_another_token_give_a_large_loss() -> None:

@@ -21,9 +21,13 @@ CONFIGS = {
     "mistral": transformers.MistralConfig(vocab_size=64, sliding_window=4, **GROUPED),
     "phi3": transformers.Phi3Config(vocab_size=64, pad_token_id=0, eos_token_id=1, bos_token_id=1, **GROUPED),
     "mixtral": transformers.MixtralConfig(vocab_size=64, num_local_experts=4, **GROUPED),
-    "gpt_oss": transformers.GptOssConfig(vocab_size=64, head_dim=8, num_local_experts=4, sliding_window=8, **GROUPED),
+    "gpt_oss": transformers.GptOssConfig(
+        vocab_size=64, head_dim=8, num_local_experts=4, sliding_window=8, **GROUPED
+    ),
     "gpt_neox": transformers.GPTNeoXConfig(vocab_size=64, **SMALL),
-    "gpt2": transformers.GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=1),
+    "gpt2": transformers.GPT2Config(
+        vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=1
+    ),
     "gpt_neo": transformers.GPTNeoConfig(
         vocab_size=64,
         hidden_size=32,

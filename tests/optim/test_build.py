@@ -16,7 +16,10 @@ def model() -> nn.Sequential:
 
 def build(net: nn.Module, name: str, weight_decay: float = 0.0) -> Optimizer:
     return Optimizer(
-        dict(net.named_parameters()), name=name, weight_decay=weight_decay, embeddings=frozenset({"0.weight", "2.weight"})
+        dict(net.named_parameters()),
+        name=name,
+        weight_decay=weight_decay,
+        embeddings=frozenset({"0.weight", "2.weight"}),
     )
 
 

@@ -26,7 +26,9 @@ def test_an_update_too_small_for_bf16_is_kept_in_the_master_and_reaches_the_copy
     plain = start.to(torch.bfloat16)  # the planted defect: without a master most weights do not move at all
     for _ in range(2000):
         plain += 1e-5
-    assert (plain.float() - start - 0.02).abs().mean() > 5 * (model.weight.float() - start - 0.02).abs().mean()
+    assert (plain.float() - start - 0.02).abs().mean() > 5 * (
+        model.weight.float() - start - 0.02
+    ).abs().mean()
 
 
 def test_gradients_of_micro_batches_are_summed_in_fp32_and_leave_no_copy_behind() -> None:

@@ -52,7 +52,9 @@ def final_weights(run: Path) -> dict[str, torch.Tensor]:
 
 def plain_transformers_loss(session: Session, step: int) -> float:
     """One document at a time through a model that burnish's attention never touched, all logits, one division."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(session.recipe.model, dtype=torch.float32).eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        session.recipe.model, dtype=torch.float32
+    ).eval()
     model.resize_token_embeddings(len(session.tokenizer), mean_resizing=False)
     model.load_state_dict(session.model.state_dict())
     total = weight = 0.0
@@ -113,7 +115,9 @@ def test_the_finished_model_answers_and_stops_in_plain_transformers(
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     for index in range(4):
         asked, answered = conversation(index)["messages"]
-        prompt = tokenizer.apply_chat_template([asked], add_generation_prompt=True, return_dict=True, return_tensors="pt")
+        prompt = tokenizer.apply_chat_template(
+            [asked], add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        )
         ids = model.generate(**prompt, max_new_tokens=60, do_sample=False)[0, prompt["input_ids"].shape[1] :]
         assert tokenizer.decode(ids) == answered["content"] + "<|im_end|>"
 
@@ -122,7 +126,9 @@ def test_lora_leaves_the_base_alone_trains_new_tokens_and_its_adapter_equals_the
     model_directory: ModelDirectory, data_file: Path, tmp_path: Path
 ) -> None:
     base_directory = model_directory("llama")
-    result = train(recipe(base_directory, data_file, tmp_path, adapter="lora", learning_rate=1e-2, num_epochs=3))
+    result = train(
+        recipe(base_directory, data_file, tmp_path, adapter="lora", learning_rate=1e-2, num_epochs=3)
+    )
     merged = transformers.AutoModelForCausalLM.from_pretrained(result.final).eval()
     base = transformers.AutoModelForCausalLM.from_pretrained(base_directory).eval()
     known = base.get_input_embeddings().weight.shape[0]
@@ -146,13 +152,17 @@ def interrupting(step: int) -> Callable[[Event], None]:
     return show
 
 
-@pytest.mark.parametrize("more", [{}, {"adapter": "lora", "lora_dropout": 0.2}, {"dtype": "bfloat16"}], ids=str)
+@pytest.mark.parametrize(
+    "more", [{}, {"adapter": "lora", "lora_dropout": 0.2}, {"dtype": "bfloat16"}], ids=str
+)
 def test_an_interrupted_run_goes_on_to_the_very_weights_of_one_that_was_not(
     more: dict[str, Any], model_directory: ModelDirectory, data_file: Path, tmp_path: Path
 ) -> None:
     common = {"num_epochs": 2, "val_set_size": 8, **more}
     straight = train(recipe(model_directory("llama"), data_file, tmp_path / "a", **common))
-    stopped = train(recipe(model_directory("llama"), data_file, tmp_path / "b", **common), show=interrupting(3))
+    stopped = train(
+        recipe(model_directory("llama"), data_file, tmp_path / "b", **common), show=interrupting(3)
+    )
     assert (stopped.stopped_by, stopped.steps) == ("interrupted", 3)
     assert not stopped.final.exists()
     resumed = resume(stopped.run)
@@ -178,7 +188,9 @@ def test_a_loss_that_is_not_a_number_stops_the_run_names_its_rows_and_moves_noth
     assert all(isinstance(loss, float) and loss > 0 for loss in losses(tmp_path / "run"))
 
 
-def test_early_stopping_keeps_the_best_weights(model_directory: ModelDirectory, data_file: Path, tmp_path: Path) -> None:
+def test_early_stopping_keeps_the_best_weights(
+    model_directory: ModelDirectory, data_file: Path, tmp_path: Path
+) -> None:
     result = train(
         recipe(
             model_directory("llama"),
@@ -194,7 +206,9 @@ def test_early_stopping_keeps_the_best_weights(model_directory: ModelDirectory, 
     assert result.stopped_by == "early_stopping"
     assert result.best_eval_loss is not None and result.eval_loss is not None
     assert result.best_eval_loss < result.eval_loss
-    again = train(recipe(result.final, data_file, tmp_path / "again", val_set_size=8, num_epochs=None, max_steps=1))
+    again = train(
+        recipe(result.final, data_file, tmp_path / "again", val_set_size=8, num_epochs=None, max_steps=1)
+    )
     first = json.loads((again.run / "metrics.jsonl").read_text().splitlines()[0])
     assert first["kind"] == "eval"
     assert first["loss"] == pytest.approx(result.best_eval_loss, rel=1e-5)
@@ -204,7 +218,9 @@ def test_every_row_read_is_used_or_dropped_with_its_place_and_reason(
     model_directory: ModelDirectory, tmp_path: Path
 ) -> None:
     rows = [conversation(index) for index in range(10)]
-    long = {"messages": [{"role": "user", "content": "Go on."}, {"role": "assistant", "content": "on and " * 400}]}
+    long = {
+        "messages": [{"role": "user", "content": "Go on."}, {"role": "assistant", "content": "on and " * 400}]
+    }
     data = write_jsonl(tmp_path / "mixed.jsonl", [*rows, rows[0], long])
     with data.open("a") as file:
         file.write('{"messages": \n')
@@ -217,19 +233,27 @@ def test_every_row_read_is_used_or_dropped_with_its_place_and_reason(
     assert entries[1]["graded_tokens_lost"] > 256
 
 
-def test_a_bad_row_stops_the_run_by_default_with_its_line(model_directory: ModelDirectory, tmp_path: Path) -> None:
-    data = write_jsonl(tmp_path / "bad.jsonl", [conversation(0), {"messages": [{"role": "usr", "content": "x"}]}])
+def test_a_bad_row_stops_the_run_by_default_with_its_line(
+    model_directory: ModelDirectory, tmp_path: Path
+) -> None:
+    data = write_jsonl(
+        tmp_path / "bad.jsonl", [conversation(0), {"messages": [{"role": "usr", "content": "x"}]}]
+    )
     with pytest.raises(DataError, match=r"bad\.jsonl:2"):
         train(recipe(model_directory("llama"), data, tmp_path))
 
 
-def test_a_set_with_nothing_left_to_learn_does_not_start(model_directory: ModelDirectory, data_file: Path, tmp_path: Path) -> None:
+def test_a_set_with_nothing_left_to_learn_does_not_start(
+    model_directory: ModelDirectory, data_file: Path, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match="no row with a graded token"):
         train(recipe(model_directory("llama"), data_file, tmp_path, max_length=4))
     assert not (tmp_path / "run" / "final").exists()
 
 
-def test_a_second_run_of_the_same_name_is_refused(model_directory: ModelDirectory, data_file: Path, tmp_path: Path) -> None:
+def test_a_second_run_of_the_same_name_is_refused(
+    model_directory: ModelDirectory, data_file: Path, tmp_path: Path
+) -> None:
     train(recipe(model_directory("llama"), data_file, tmp_path, num_epochs=None, max_steps=1))
     with pytest.raises(UsageError, match="already holds a run"):
         train(recipe(model_directory("llama"), data_file, tmp_path))
@@ -248,7 +272,11 @@ def test_no_row_is_both_trained_on_and_held_out(model_directory: ModelDirectory,
 def test_sample_prompts_are_answered_at_the_start_at_each_evaluation_and_at_the_end(
     model_directory: ModelDirectory, data_file: Path, tmp_path: Path
 ) -> None:
-    result = train(recipe(model_directory("llama"), data_file, tmp_path, sample_prompts=["What of the sun?"], eval_steps=2))
+    result = train(
+        recipe(
+            model_directory("llama"), data_file, tmp_path, sample_prompts=["What of the sun?"], eval_steps=2
+        )
+    )
     samples = [json.loads(line) for line in (result.run / "samples.jsonl").read_text().splitlines()]
     assert [sample["step"] for sample in samples] == [0, 2, 4, 5]
     assert all(sample["prompt"] == "What of the sun?" for sample in samples)

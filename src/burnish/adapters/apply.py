@@ -28,7 +28,9 @@ class Trainable:
         return self.parameters / self.of
 
 
-def apply_adapter(model: PreTrainedModel, recipe: Recipe, *, new_tokens: Sequence[int] = ()) -> PreTrainedModel | PeftModel:
+def apply_adapter(
+    model: PreTrainedModel, recipe: Recipe, *, new_tokens: Sequence[int] = ()
+) -> PreTrainedModel | PeftModel:
     """Make the model's trainable weights those of the recipe's method.
 
     `new_tokens` are ids whose embedding rows the base never trained: they are trained under every method.
@@ -55,7 +57,9 @@ def _lora(model: PreTrainedModel, recipe: Recipe, new_tokens: list[int]) -> Peft
         # The masters in optim.masters are fp32; the model's own copies stay in the compute dtype.
         return get_peft_model(model, config, autocast_adapter_dtype=False)
     except ValueError as error:
-        linears = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)})
+        linears = sorted(
+            {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+        )
         raise UsageError(
             f"lora_target_modules: {targets!r} cannot be used on {type(model).__name__}: {error}",
             rule="lora_target_modules names linear layers of the model, by name, list or regular expression",
@@ -67,7 +71,9 @@ def _token_rows(model: PreTrainedModel, tokens: list[int]) -> dict[str, list[int
     """The embedding (and the head, where it is a matrix of its own) by module name, with the rows to train."""
     rows = {}
     for name, module in model.named_modules():
-        tied = model.get_output_embeddings() is not None and model.config.get_text_config().tie_word_embeddings
+        tied = (
+            model.get_output_embeddings() is not None and model.config.get_text_config().tie_word_embeddings
+        )
         if module is model.get_input_embeddings() or (module is model.get_output_embeddings() and not tied):
             rows[name] = tokens
     return rows

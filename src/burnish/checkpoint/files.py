@@ -40,15 +40,25 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, step: int, *, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
+    folder: Path,
+    step: int,
+    *,
+    weights: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
+    state: Mapping[str, Any],
 ) -> Path:
     """Write the checkpoint of `step` below `folder` and return its directory; complete once it has its name."""
     final = folder / f"step-{step:08d}"
     draft = folder / f".tmp-{step:08d}-{os.getpid()}"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, draft / "weights.safetensors")
-    save_file({name: tensor.contiguous() for name, tensor in optimizer.items()}, draft / "optimizer.safetensors")
+    save_file(
+        {name: tensor.detach().contiguous() for name, tensor in weights.items()},
+        draft / "weights.safetensors",
+    )
+    save_file(
+        {name: tensor.contiguous() for name, tensor in optimizer.items()}, draft / "optimizer.safetensors"
+    )
     (draft / "state.json").write_text(json.dumps({"step": step, **state}, indent=1, allow_nan=False))
     files = sorted(path for path in draft.iterdir())
     entries = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files}

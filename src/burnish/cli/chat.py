@@ -33,7 +33,9 @@ def command(
     max_new_tokens: MaxNewTokens = DEFAULT_NEW_TOKENS,
     temperature: Temperature = 0.0,
     adapter: AdapterPath = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer and its ids as one JSON line.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the answer and its ids as one JSON line.")
+    ] = False,
 ) -> None:
     """Chat with a model; with --messages, answer once and end."""
     prepare_process()
@@ -42,7 +44,7 @@ def command(
     assistant = load_assistant(model, adapter=adapter)
     if assistant.tokenizer.template is None:
         output.warn(f"{model} has no chat template: it is a base model, and is given plain text to continue")
-    settings = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature}
     if asked is not None:
         answer = assistant.answer([asked], **settings)[0]
         output.emit(asdict(answer))

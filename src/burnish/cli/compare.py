@@ -19,7 +19,9 @@ from burnish.training.directory import open_run
 
 def command(
     run: Annotated[Path, typer.Argument(help="A finished run directory.", metavar="RUN")],
-    prompts: Annotated[list[str] | None, typer.Argument(help="Prompts; none: the recipe's sample prompts.")] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Argument(help="Prompts; none: the recipe's sample prompts.")
+    ] = None,
     file: Annotated[Path | None, typer.Option(help="Text file with a prompt a line.")] = None,
     max_new_tokens: MaxNewTokens = 64,
     temperature: Temperature = 0.0,
@@ -37,7 +39,9 @@ def command(
         output.emit({"prompt": prompt, "base": _described(before), "tuned": _described(after)})
         if not as_json:
             output.say(f"\n{prompt}", style="bold")
-            output.table(("", "", ""), [("base", _ending(before), before.text), ("tuned", _ending(after), after.text)])
+            output.table(
+                ("", "", ""), [("base", _ending(before), before.text), ("tuned", _ending(after), after.text)]
+            )
 
 
 def _prompts(given: list[str], file: Path | None, samples: tuple[Prompt, ...]) -> list[Prompt]:
@@ -46,7 +50,9 @@ def _prompts(given: list[str], file: Path | None, samples: tuple[Prompt, ...]) -
             lines = file.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
-                f"{file}: {error}", rule="--file is a text file in UTF-8, a prompt a line", remedy="correct the path"
+                f"{file}: {error}",
+                rule="--file is a text file in UTF-8, a prompt a line",
+                remedy="correct the path",
             ) from error
         given = [*given, *(line for line in lines if line.strip())]
     if not given and not samples:

@@ -64,7 +64,9 @@ def command(
     console.print(_arithmetic(at_first))
     console.print(f"  mean of -ln p = [bold]{mean_surprise(at_first):.3f}[/], the example's loss")
 
-    _title(console, 4, "Training. None of the prompts above, nor anything about their subjects, is in the data.")
+    _title(
+        console, 4, "Training. None of the prompts above, nor anything about their subjects, is in the data."
+    )
     with TrainingDisplay(console) as display:
         result = train(recipe, show=display.show)
     tuned = load_assistant(str(result.run))
@@ -72,7 +74,9 @@ def command(
     _title(console, 5, "The same tokens, sharpened:")
     at_last = graded_tokens(tuned.model, example, pieces)
     console.print(_arithmetic(at_first, at_last))
-    console.print(f"  loss of the example: {mean_surprise(at_first):.3f} -> [bold]{mean_surprise(at_last):.3f}[/]")
+    console.print(
+        f"  loss of the example: {mean_surprise(at_first):.3f} -> [bold]{mean_surprise(at_last):.3f}[/]"
+    )
 
     _title(console, 6, "The same prompts again. The knowledge was there; what is new is the behaviour.")
     after = _show_answers(console, tuned, prompts)
@@ -85,7 +89,11 @@ def command(
 
     seconds = time.perf_counter() - started
     _title(console, 7, f"Done in {seconds:.0f} s. All that was written is in {result.run}")
-    for line in (f"burnish chat {result.run}", f"burnish compare {result.run} \"Who wrote Dracula?\"", f"burnish preview {data} --model marble"):
+    for line in (
+        f"burnish chat {result.run}",
+        f'burnish compare {result.run} "Who wrote Dracula?"',
+        f"burnish preview {data} --model marble",
+    ):
         console.print(f"  {line}", soft_wrap=True)
     output.emit({"run": str(result.run), "seconds": round(seconds, 1), **figures})
 

@@ -53,11 +53,14 @@ class TrainingDisplay:
                 self._stepped(event)
             case Evaluated():
                 mark = " [green]best[/]" if event.best else ""
-                self._say(f"  step {event.step:>6}  held-out loss {event.loss:.4f}  accuracy {event.accuracy:.1%}{mark}")
+                self._say(
+                    f"  step {event.step:>6}  held-out loss {event.loss:.4f}  accuracy {event.accuracy:.1%}{mark}"
+                )
             case Sampled():
                 for sample in event.samples:
                     ended = "stopped" if sample["finish_reason"] == "stop" else "did not stop"
-                    self._say(f"  step {event.step:>6}  [dim]{_short(sample['prompt'])}[/] -> {_short(sample['text'])} [dim]({ended})[/]")
+                    asked, said = _short(sample["prompt"]), _short(sample["text"])
+                    self._say(f"  step {event.step:>6}  [dim]{asked}[/] -> {said} [dim]({ended})[/]")
             case Saved():
                 self._say(f"  step {event.step:>6}  [dim]saved {escape(event.path.name)}[/]")
             case Stopped():

@@ -15,7 +15,8 @@ from burnish.training.run import RunResult, train
 
 RecipePath = Annotated[Path, typer.Argument(help="A YAML recipe.", metavar="RECIPE")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Keys that override the recipe's, as key=value.", metavar="[KEY=VALUE]...")
+    list[str] | None,
+    typer.Argument(help="Keys that override the recipe's, as key=value.", metavar="[KEY=VALUE]..."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON on stdout.")]
 

@@ -104,11 +104,15 @@ def _encode_all(
         try:
             views = encoder.encode(row)
         except RowRefused as refusal:
-            _refuse(Rejected(row.index, row.source, row.origin, refusal.reason, refusal.detail), recipe, ledger)
+            _refuse(
+                Rejected(row.index, row.source, row.origin, refusal.reason, refusal.detail), recipe, ledger
+            )
             continue
         weight = sources[row.source].weight
         if isinstance(row.content, Document):
-            kept += [(_weighted(part, weight),) for view in views for part in windows(view, recipe.max_length)]
+            kept += [
+                (_weighted(part, weight),) for view in views for part in windows(view, recipe.max_length)
+            ]
         elif fitted := _fit(row, views, recipe, ledger):
             kept.append(tuple(_weighted(view, weight) for view in fitted))
     return kept
@@ -149,7 +153,9 @@ def _fit(row: Row, views: Sequence[Example], recipe: Recipe, ledger: Ledger) -> 
     lost = sum(view.num_graded for view in views) - sum(view.num_graded for view in fitting)
     if not any(view.num_graded for view in fitting):
         reason = "too long" if long else "nothing graded"
-        ledger.drop(row, reason=reason, graded_tokens_lost=lost, detail=f"{max(map(len, views), default=0)} tokens")
+        ledger.drop(
+            row, reason=reason, graded_tokens_lost=lost, detail=f"{max(map(len, views), default=0)} tokens"
+        )
         return []
     if lost:
         ledger.cut(row, reason="too long", graded_tokens_lost=lost, detail=f"{max(map(len, long))} tokens")

@@ -1,8 +1,8 @@
 """What training does to single tokens: the probability of each graded one, before and after.
 
-    token          p before   -ln p      p after   -ln p
-    " Paris"           .41    0.89          .99     0.01
-    "<|im_end|>"       .00    9.21          .99     0.01      the base never learned to stop
+token          p before   -ln p      p after   -ln p
+" Paris"           .41    0.89          .99     0.01
+"<|im_end|>"       .00    9.21          .99     0.01      the base never learned to stop
 """
 
 from __future__ import annotations

@@ -59,7 +59,9 @@ def write_demonstrations(path: Path, number: int | None = None) -> int:
 
 def tuning_recipe(data: Path, output_dir: Path, *, seed: int, **more: Any) -> LoadedRecipe:
     """The recipe that turns marble into an assistant."""
-    return load_recipe(None, {**TUNING, "datasets": str(data), "output_dir": str(output_dir), "seed": seed, **more})
+    return load_recipe(
+        None, {**TUNING, "datasets": str(data), "output_dir": str(output_dir), "seed": seed, **more}
+    )
 
 
 def base_knows(base: Assistant, facts: Sequence[Fact]) -> float:
@@ -92,7 +94,9 @@ def score(tuned: Assistant, *, number: int | None = None) -> Scores:
     for half in (SEEN, UNSEEN):
         asked = questions(half, number=number)
         answers = tuned.answer([q.text for q in asked], max_new_tokens=ANSWER_TOKENS, batch_size=BATCH)
-        shares[half] = share([exact_match(answer, q.answer) for answer, q in zip(answers, asked, strict=True)])
+        shares[half] = share(
+            [exact_match(answer, q.answer) for answer, q in zip(answers, asked, strict=True)]
+        )
         stops += [answer.finish_reason == "stop" for answer in answers]
     return Scores(shares[SEEN], shares[UNSEEN], share(stops))
 
@@ -104,7 +108,9 @@ def measure(seeds: Iterable[int]) -> dict[str, Any]:
     facts = load_facts()
     rambling = base_answers_and_stops(base, base_questions())
     knows = base_knows(base, facts)
-    _say(f"base: answers and stops on {rambling:.1%} of plain questions, knows {knows:.1%} of {len(facts)} facts")
+    _say(
+        f"base: answers and stops on {rambling:.1%} of plain questions, knows {knows:.1%} of {len(facts)} facts"
+    )
     scores = []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "demonstrations.jsonl"

@@ -70,7 +70,11 @@ class Assistant:
 
 
 def load_assistant(
-    name: str, *, adapter: str | None = None, dtype: torch.dtype | None = None, chat_template: str | None = None
+    name: str,
+    *,
+    adapter: str | None = None,
+    dtype: torch.dtype | None = None,
+    chat_template: str | None = None,
 ) -> Assistant:
     """The finished model of a run directory, or a model directory, hub id or `marble`, with an adapter if given."""
     place = finished(name)

@@ -50,7 +50,11 @@ def generate(
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             produced = _generate_batch(
-                model, [prompts[i] for i in batch], stop_ids=stop_ids, limit=max_new_tokens, temperature=temperature
+                model,
+                [prompts[i] for i in batch],
+                stop_ids=stop_ids,
+                limit=max_new_tokens,
+                temperature=temperature,
             )
             for index, ids in zip(batch, produced, strict=True):
                 answers[index] = _ended(list(prompts[index]), ids, frozenset(stop_ids))
@@ -58,14 +62,23 @@ def generate(
 
 
 def _generate_batch(
-    model: nn.Module, prompts: Sequence[Sequence[int]], *, stop_ids: Sequence[int], limit: int, temperature: float
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    *,
+    stop_ids: Sequence[int],
+    limit: int,
+    temperature: float,
 ) -> list[list[int]]:
     longest = max(len(prompt) for prompt in prompts)
     filler = stop_ids[0] if stop_ids else 0
     device = next(model.parameters()).device
     ids = torch.tensor([[filler] * (longest - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
+    sampling = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0}
+        if temperature > 0
+        else {"do_sample": False}
+    )
     produced: Tensor = model.generate(  # type: ignore[operator]  # any transformers causal LM has it
         input_ids=ids,
         attention_mask=mask,

@@ -27,7 +27,9 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_model(name: str, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> PreTrainedModel:
+def load_model(
+    name: str, *, dtype: torch.dtype | None = None, device: torch.device | None = None
+) -> PreTrainedModel:
     """A causal LM with the weights of `name`, safetensors only; `dtype=None` keeps the checkpoint's own."""
     directory = locate(name)
     if not list(directory.glob("*.safetensors")):
@@ -51,7 +53,7 @@ def load_model(name: str, *, dtype: torch.dtype | None = None, device: torch.dev
 
 
 def start_model(name: str) -> PreTrainedModel:
-    """A causal LM of the config in `name`, with random weights from torch's current seed; DataError if it has weights."""
+    """A causal LM of the config in `name`, randomly initialised from torch's seed; DataError if it has weights."""
     directory = locate(name)
     found = list(directory.glob("*.safetensors"))
     if found:

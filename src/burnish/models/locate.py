@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from burnish import marble
 from burnish.errors import DataError
@@ -72,5 +72,5 @@ def _refuse_code(path: Path) -> None:
         raise DataError(
             f"{path}: {found[0]} = {config[found[0]]!r}",
             rule="burnish runs no code that comes with a model; transformers' own classes only",
-            remedy="use a model whose architecture is part of transformers, or remove the key if you know it is not needed",
+            remedy="use a model whose architecture transformers has, or remove the key if it is not needed",
         )

@@ -125,7 +125,9 @@ def _template_source(tokenizer: PreTrainedTokenizerBase, file: str | None) -> tu
 def _add_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> list[int]:
     """Add control tokens that the vocabulary lacks; their ids are beyond all that the base has seen."""
     before = tokenizer.get_vocab()
-    tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)}, replace_extra_special_tokens=False)
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": list(tokens)}, replace_extra_special_tokens=False
+    )
     return [tokenizer.convert_tokens_to_ids(token) for token in tokens if token not in before]
 
 

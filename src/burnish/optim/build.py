@@ -19,7 +19,12 @@ class Optimizer:
     """
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], *, name: str, weight_decay: float, embeddings: frozenset[str]
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        *,
+        name: str,
+        weight_decay: float,
+        embeddings: frozenset[str],
     ) -> None:
         self._names = {id(parameter): key for key, parameter in parameters.items()}
         self._parts = _build(parameters, name=name, weight_decay=weight_decay, embeddings=embeddings)
@@ -88,5 +93,8 @@ def _decay_groups(parameters: Mapping[str, nn.Parameter], weight_decay: float) -
     """Matrices decay; norms and biases, being vectors, do not."""
     decayed = [p for p in parameters.values() if p.dim() >= 2]
     free = [p for p in parameters.values() if p.dim() < 2]
-    groups: list[Group] = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    groups: list[Group] = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]

@@ -1,7 +1,7 @@
 """The run directory: the contract between training, which writes it, and everything that only reads it.
 
-    runs/NAME/  recipe.yaml  resolved.yaml  environment.json  ledger.jsonl  plan.json  metrics.jsonl  events.jsonl
-                samples.jsonl  summary.json  checkpoints/  final/  adapter/
+runs/NAME/  recipe.yaml  resolved.yaml  environment.json  ledger.jsonl  plan.json  metrics.jsonl  events.jsonl
+            samples.jsonl  summary.json  checkpoints/  final/  adapter/
 """
 
 from __future__ import annotations

@@ -45,7 +45,9 @@ def evaluation_interval(eval_steps: float | None, num_steps: int) -> int:
 def save(session: Session, run: RunDirectory) -> Saved:
     """Write a checkpoint, then let old ones go; the best and the newest stay."""
     state = session.state
-    resting = dataclasses.replace(state, stopped_by=None if state.stopped_by == "interrupted" else state.stopped_by)
+    resting = dataclasses.replace(
+        state, stopped_by=None if state.stopped_by == "interrupted" else state.stopped_by
+    )
     path = save_checkpoint(
         run.checkpoints,
         state.step,

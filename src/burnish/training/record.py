@@ -40,7 +40,10 @@ class Record:
                 for sample in event.samples:
                     self._run.append("samples.jsonl", {"step": event.step, **sample})
             case Ready() | Saved() | Stopped():
-                fields = {key: str(value) if key in ("run", "path") else value for key, value in asdict(event).items()}
+                fields = {
+                    key: str(value) if key in ("run", "path") else value
+                    for key, value in asdict(event).items()
+                }
                 self._run.append("events.jsonl", {"event": type(event).__name__.lower(), **fields})
 
     def close(self) -> None:
@@ -53,7 +56,9 @@ class Record:
         if sources:
             fields["source_loss"] = {str(source): loss for source, loss in sources.items()}
         self._run.append("metrics.jsonl", {"kind": kind, **fields})
-        plain = {f"{kind}/{key}": float(value) for key, value in fields.items() if isinstance(value, (int, float))}
+        plain = {
+            f"{kind}/{key}": float(value) for key, value in fields.items() if isinstance(value, (int, float))
+        }
         for tracker in self._trackers:
             tracker.log(plain, step)
 

@@ -51,7 +51,10 @@ class RunResult:
 
     def as_dict(self) -> dict[str, Any]:
         """The result as `--json` prints it."""
-        return {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(self).items()}
+        return {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in dataclasses.asdict(self).items()
+        }
 
 
 def train(loaded: LoadedRecipe, *, from_scratch: bool = False, show: Show = lambda event: None) -> RunResult:
@@ -91,7 +94,9 @@ def _train_in(run: RunDirectory, recipe: Recipe, show: Show, *, resuming: bool) 
         notes = _restore(session, run) if resuming else []
         session.data.ledger.write(run.path / "ledger.jsonl")
         run.write("plan.json", describe_plan(session))
-        record = Record(run, [tracker.value for tracker in recipe.report_to], settings=recipe.model_dump(mode="json"))
+        record = Record(
+            run, [tracker.value for tracker in recipe.report_to], settings=recipe.model_dump(mode="json")
+        )
         try:
             for event in _events(session, run, notes):
                 record.write(event)
@@ -195,7 +200,9 @@ def environment(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or "cpu",
         **{package: version(package) for package in packages},
         **settings,
     }

@@ -63,7 +63,9 @@ class Session:
 
     def packs(self, examples: Sequence[Example]) -> list[Pack]:
         """Examples laid out as micro-batches."""
-        return lay_out(examples, self.recipe, vocab_size=len(self.tokenizer), packed=self.why_unpacked is None)
+        return lay_out(
+            examples, self.recipe, vocab_size=len(self.tokenizer), packed=self.why_unpacked is None
+        )
 
 
 def lay_out(examples: Sequence[Example], recipe: Recipe, *, vocab_size: int, packed: bool) -> list[Pack]:
