@@ -280,3 +280,31 @@ def test_sample_prompts_are_answered_at_the_start_at_each_evaluation_and_at_the_
     samples = [json.loads(line) for line in (result.run / "samples.jsonl").read_text().splitlines()]
     assert [sample["step"] for sample in samples] == [0, 2, 4, 5]
     assert all(sample["prompt"] == "What of the sun?" for sample in samples)
+
+
+def test_a_resumed_run_is_the_same_run_unless_the_user_says_otherwise(
+    model_directory: ModelDirectory, data_file: Path, tmp_path: Path
+) -> None:
+    stopped = train(recipe(model_directory("llama"), data_file, tmp_path), show=interrupting(2))
+    with pytest.raises(UsageError, match="learning_rate"):
+        resume(stopped.run, ["learning_rate=1e-5"])
+    rows = data_file.read_text()
+    data_file.write_text(rows + json.dumps(conversation(99)) + "\n")
+    with pytest.raises(UsageError, match="training data"):
+        resume(stopped.run)
+    data_file.write_text(rows)
+    finished = resume(stopped.run, ["learning_rate=1e-5"], allow_change=["learning_rate"])
+    assert finished.stopped_by == "finished"
+    rates = [
+        json.loads(line)["learning_rate"] for line in (stopped.run / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert max(rates[2:]) <= 1e-5 < max(rates[:2])
+
+
+def test_a_finished_run_stays_finished(
+    model_directory: ModelDirectory, data_file: Path, tmp_path: Path
+) -> None:
+    done = train(recipe(model_directory("llama"), data_file, tmp_path))
+    again = resume(done.run)
+    assert again.steps == done.steps
+    assert losses(again.run) == losses(done.run)

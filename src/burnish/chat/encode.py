@@ -66,8 +66,9 @@ class Encoder:
     `encode` raises RowRefused, with a countable reason, for a row that cannot be graded exactly.
 
     `counts`: `seam_merges` (a token of the tokenizer would have joined prompt and reply),
-    `control_lookalikes` (text that looks like a control token, encoded as text) and `trimmed_replies`
-    (the template dropped whitespace around a reply).
+    `control_lookalikes` (text that looks like a control token, encoded as text), `trimmed_replies`
+    (the template dropped whitespace around a reply) and `unspelled_replies` (the vocabulary has gaps, and
+    some of a reply has no ids).
     """
 
     def __init__(
@@ -149,6 +150,9 @@ class Encoder:
             if not views or not views[-1].grow(context, completion, turn):
                 weights = [0.0] * len(context) + [turn.weight] * len(completion)
                 views.append(_View(context + completion, weights, (turn.index,)))
+            self.counts["unspelled_replies"] += self._segments.loses_text(
+                turn.completion, completion, mark=guarded.mark
+            )
             reply = guarded.conversation.messages[turn.index].get("content")
             self.counts["trimmed_replies"] += isinstance(reply, str) and reply not in turn.completion
         self.counts["control_lookalikes"] += guarded.lookalikes

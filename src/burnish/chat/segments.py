@@ -60,6 +60,7 @@ class SegmentTokenizer:
         self.special: frozenset[str] = frozenset(token.content for token in tokens.values() if token.special)
         plain = self._backend.normalizer is None
         self._cut = any_of(token.content for token in tokens.values() if _may_cut(token, plain=plain))
+        self._spells_all = _spells_every_byte(self._backend)
         self._eats_space = any(token.lstrip or token.rstrip for token in tokens.values())
         self._cache: dict[str, list[int]] = {}
         self._guarded: _GuardedBackend | None = None
@@ -111,6 +112,8 @@ class SegmentTokenizer:
         before = self.ids(tail, mark=mark)
         whole = self.ids(tail + completion, mark=mark)
         wanted = self.text(before) + (completion.replace(mark, "") if mark else completion)
+        if not self._spells_all and not self._eats_space:
+            wanted = self.text(whole)  # what a vocabulary with gaps can say of it
         # A token such as Phi-3's `<|assistant|>` swallows the newlines after it, those of the reply too.
         if whole[: len(before)] == before and not (self._eats_space and self.text(whole) != wanted):
             return whole[len(before) :], False
@@ -125,6 +128,10 @@ class SegmentTokenizer:
             "seam",
             f"{tail[-20:]!r} + {completion[:20]!r} has no tokens that keep the prompt's ids and the text",
         )
+
+    def loses_text(self, text: str, ids: list[int], *, mark: str = "") -> bool:
+        """Whether the vocabulary has no spelling for some of the text, so that its ids say less than it does."""
+        return not self._spells_all and self.text(ids).strip() != text.replace(mark, "").strip()
 
     def text(self, ids: list[int]) -> str:
         """The text of ids, control tokens written out."""
@@ -204,6 +211,14 @@ class _GuardedBackend:
                 f"{segment.replace(mark, '')[:60]!r} cannot be encoded as plain text",
             )
         return ids
+
+
+def _spells_every_byte(backend: Tokenizer) -> bool:
+    """Whether any text at all has ids: a byte-level vocabulary, or one with a token for each of the 256 bytes."""
+    words = backend.get_vocab(with_added_tokens=False)
+    return all(letter in words for letter in _BYTE_OF) or all(
+        f"<0x{byte:02X}>" in words for byte in range(256)
+    )
 
 
 def _may_cut(token: AddedToken, *, plain: bool) -> bool:

@@ -7,9 +7,13 @@ Each step hands on what it keeps and writes what it does not keep to the ledger.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Protocol
+
+import numpy as np
 
 from burnish.chat.encode import cut_answer
 from burnish.chat.grade import RowRefused
@@ -21,8 +25,14 @@ from burnish.recipe.schema import DatasetSource, Recipe
 from burnish.types import Conversation, Document, Example, Origin, Rejected, Row
 
 
+CHANGES = {"trimmed_replies": "reply trimmed by the template", "unspelled_replies": "reply not fully spelled"}
+"""What an encoder counts that changes a row's text, and the ledger's words for it."""
+
+
 class Encodes(Protocol):
-    """Whoever turns a row into token sequences."""
+    """Whoever turns a row into token sequences; `counts` tells what was out of the ordinary so far."""
+
+    counts: Counter[str]
 
     def encode(self, row: Row) -> list[Example]:
         """The row's sequences; RowRefused where it cannot be graded exactly."""
@@ -50,6 +60,15 @@ class Prepared:
     held_out: list[tuple[Example, ...]]
     origins: dict[int, Origin]
     ledger: Ledger
+
+    def fingerprint(self) -> str:
+        """A hash of all ids and weights in order: equal for equal training data."""
+        digest = blake2b(digest_size=16)
+        for group in (self.train, self.held_out):
+            for view in (view for views in group for view in views):
+                digest.update(np.asarray(view.input_ids, dtype=np.int64).tobytes())
+                digest.update(np.asarray(view.weights, dtype=np.float32).tobytes())
+        return digest.hexdigest()
 
 
 def read_rows(recipe: Recipe) -> Rows:
@@ -101,6 +120,7 @@ def _encode_all(
     kept: list[tuple[Example, ...]] = []
     sources = list(recipe.val_datasets) + list(recipe.datasets)
     for row in rows:
+        before = {key: encoder.counts[key] for key in CHANGES}
         try:
             views = encoder.encode(row)
         except RowRefused as refusal:
@@ -108,6 +128,9 @@ def _encode_all(
                 Rejected(row.index, row.source, row.origin, refusal.reason, refusal.detail), recipe, ledger
             )
             continue
+        for key, words in CHANGES.items():
+            if encoder.counts[key] > before[key]:
+                ledger.change(row, words)
         weight = sources[row.source].weight
         if isinstance(row.content, Document):
             kept += [

@@ -14,7 +14,7 @@ from burnish.chat.grade import TrainOn
 from burnish.chat.template import CHATML, CHATML_TOKENS, ChatTemplate
 from burnish.errors import DataError
 from burnish.models.locate import locate
-from burnish.types import Example, Message, Row
+from burnish.types import Message
 
 Prompt = str | Sequence[Message]
 
@@ -40,10 +40,6 @@ class ChatTokenizer:
     def stop_ids(self) -> list[int]:
         """The ids that end an answer: the stop tokens seen in training, then the end of text."""
         return sorted(self.encoder.stop_ids)
-
-    def encode(self, row: Row) -> list[Example]:
-        """A row as the token sequences that training feeds."""
-        return self.encoder.encode(row)
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """What inference feeds for a prompt: a string is one user message, or plain text without a template."""

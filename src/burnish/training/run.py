@@ -7,7 +7,7 @@ import platform
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,6 +24,7 @@ from burnish.errors import BurnishError, MemoryExhausted, UsageError
 from burnish.models.load import save_model
 from burnish.parallel.runtime import prepare_process
 from burnish.recipe.describe import resolved_yaml
+from burnish.recipe.drift import refuse_drift
 from burnish.recipe.load import LoadedRecipe, load_recipe
 from burnish.recipe.schema import Recipe
 from burnish.training.directory import RunDirectory, create_run, open_run
@@ -73,13 +74,26 @@ def train(loaded: LoadedRecipe, *, from_scratch: bool = False, show: Show = lamb
         return _train_in(run, recipe, show, resuming=False)
 
 
-def resume(path: str | Path, *, show: Show = lambda event: None) -> RunResult:
-    """Go on with an interrupted run from its newest whole checkpoint; a finished run stays finished."""
+def resume(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    allow_change: Collection[str] = (),
+    show: Show = lambda event: None,
+) -> RunResult:
+    """Go on with an interrupted run from its newest whole checkpoint; a finished run stays finished.
+
+    `overrides` (key=value) change the run's recipe, and only where `allow_change` names the key; `data` there allows
+    other rows than the run began with.
+    """
     prepare_process()
     run = open_run(path)
-    recipe = load_recipe(run.path / "resolved.yaml", {}).recipe
+    asked = load_recipe(run.path / "resolved.yaml", overrides)
+    changes = refuse_drift(load_recipe(run.path / "resolved.yaml").recipe, asked.recipe, allow=allow_change)
     with run.locked():
-        return _train_in(run, recipe, show, resuming=True)
+        if changes:
+            (run.path / "resolved.yaml").write_text(resolved_yaml(asked), encoding="utf-8")
+        return _train_in(run, asked.recipe, show, resuming=True, other_data="data" in allow_change)
 
 
 def prepare(recipe: Recipe, *, from_scratch: bool = False) -> Session:
@@ -88,9 +102,13 @@ def prepare(recipe: Recipe, *, from_scratch: bool = False) -> Session:
     return open_session(recipe, tokenizer, data, from_scratch=from_scratch)
 
 
-def _train_in(run: RunDirectory, recipe: Recipe, show: Show, *, resuming: bool) -> RunResult:
+def _train_in(
+    run: RunDirectory, recipe: Recipe, show: Show, *, resuming: bool, other_data: bool = False
+) -> RunResult:
     with _memory_errors(recipe):
         session = prepare(recipe, from_scratch=run.read("environment.json")["from_scratch"])
+        if resuming and not other_data:
+            _refuse_other_data(session, run)
         notes = _restore(session, run) if resuming else []
         session.data.ledger.write(run.path / "ledger.jsonl")
         run.write("plan.json", describe_plan(session))
@@ -137,6 +155,16 @@ def _restore(session: Session, run: RunDirectory) -> list[str]:
     return [*complaints, f"resuming after step {checkpoint.step}"]
 
 
+def _refuse_other_data(session: Session, run: RunDirectory) -> None:
+    before, now = run.read("plan.json")["data"], session.data.fingerprint()
+    if before != now:
+        raise UsageError(
+            f"{run.path} began with training data {before}, and its datasets now give {now}",
+            rule="a resumed run is the same run: the same rows, encoded the same",
+            remedy="restore the data, or say --allow-change=data",
+        )
+
+
 def _finish(session: Session, run: RunDirectory) -> RunResult:
     """Export (the best weights where early stopping is on, else the last) and write the summary."""
     state = session.state
@@ -178,6 +206,7 @@ def describe_plan(session: Session) -> dict[str, Any]:
     return {
         "steps": session.plan.num_steps,
         "steps_per_epoch": session.plan.steps_per_epoch,
+        "data": session.data.fingerprint(),
         "rows": len(session.data.train),
         "sequences": len(train),
         "held_out_rows": len(session.data.held_out),

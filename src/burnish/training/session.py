@@ -89,7 +89,7 @@ def encode_recipe(recipe: Recipe) -> tuple[ChatTokenizer, Prepared]:
         train_on=recipe.train_on.value,
         chat=rows.has_conversations,
     )
-    return tokenizer, encode_rows(rows, tokenizer, recipe)
+    return tokenizer, encode_rows(rows, tokenizer.encoder, recipe)
 
 
 def open_session(
