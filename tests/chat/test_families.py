@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from families import SHARED, assistant, chat, tokenizer_of, user
 
 from burnish.chat.encode import Encoder, RowRefused
 from burnish.chat.template import ChatTemplate
+from tests.chat.families import SHARED, assistant, chat, tokenizer_of, user
 
 TEMPLATES = sorted((SHARED / "chat-templates" / "templates").glob("*.jinja"))
 LOOKS_LIKE_CONTROL = re.compile(

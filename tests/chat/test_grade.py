@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from families import FAMILIES, THINKING, assistant, family, user
 
 from burnish.chat.grade import RowRefused, Stops, Turn, find_stops, grade
 from burnish.chat.segments import any_of
 from burnish.chat.template import CHATML, ChatTemplate
 from burnish.types import Conversation
+from tests.chat.families import FAMILIES, THINKING, assistant, family, user
 
 CONTROLS = any_of(
     ["<|im_start|>", "<|im_end|>", "<|end|>", "<|user|>", "<|assistant|>", "<|endoftext|>", "</s>", "<s>",

@@ -199,9 +199,15 @@ def _after_prompt(context: str, full: str, asked: Message) -> str | None:
 
     Mistral-Nemo tells the system message only to a conversation that ends with the user, so `full` lacks it:
     then the reply is what follows the last message and the header after it, if `full` has both just once.
+
+    A template that is indented for reading prints "assistant\\n\\n" as its prompt and "assistant\\nParis." in
+    history. Inference feeds the prompt, so the prompt is the context, and the reply begins at its own text.
     """
     if full.startswith(context):
         return full[len(context) :]
+    shared = _shared_start(context, full)
+    if len(shared) >= len(context.rstrip()):
+        return full[len(shared) :].lstrip()
     last = next((text.strip() for _, text in reversed(list(_reply_texts(asked)))), "")
     # last "Hi", context "...Hi[/INST]": the reply is behind "Hi[/INST]" in `full`.
     at = context.rfind(last) if last else -1

@@ -24,7 +24,6 @@ from burnish.errors import DataError
 from burnish.recipe.schema import DatasetSource, Recipe
 from burnish.types import Conversation, Document, Example, Origin, Rejected, Row
 
-
 CHANGES = {"trimmed_replies": "reply trimmed by the template", "unspelled_replies": "reply not fully spelled"}
 """What an encoder counts that changes a row's text, and the ledger's words for it."""
 
