@@ -30,7 +30,7 @@ SEED = 0
 SHAPE = {
     "hidden_size": 256,
     "intermediate_size": 640,
-    "num_hidden_layers": 5,
+    "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 2048,

@@ -80,13 +80,13 @@ def _build(
             muon = torch.optim.Muon(
                 list(matrices.values()), lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
             )
-            return [muon, _adamw(_decay_groups(rest, weight_decay))] if rest else [muon]
+            return [muon, _adamw(_decay_groups(rest, weight_decay), beta2=0.95)] if rest else [muon]
         case unknown:
             raise ValueError(f"no such optimizer: {unknown!r}")
 
 
-def _adamw(groups: list[Group]) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=0.0, fused=True)
+def _adamw(groups: list[Group], *, beta2: float = 0.999) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, beta2), fused=True)
 
 
 def _decay_groups(parameters: Mapping[str, nn.Parameter], weight_decay: float) -> list[Group]:
