@@ -20,7 +20,7 @@ from burnish.marble.facts import load_facts, load_relations
 from burnish.marble.prose import Writer
 from burnish.marble.quizzes import Examiner
 
-QUESTIONS_SHARE = 0.12
+QUESTIONS_SHARE = 0.14
 CHARACTERS_PER_TOKEN = 3.8
 """Measured with marble's own tokenizer; good to a few per cent."""
 

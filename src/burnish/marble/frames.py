@@ -33,6 +33,10 @@ TOPICS = (
     "We come to {entity}.",
     "About {entity}:",
     "Now for {entity}.",
+    "On {entity} and the {label}.",
+    "Next: {entity} ({label}).",
+    "{who} had written {entity} in the margin, and under it, {label}.",
+    "The subject is the {label}, the case is {entity}.",
 )
 
 PAIRS = (

@@ -42,10 +42,7 @@ class Writer:
     def topics(self) -> str:
         """Each entity announced in a sentence that leaves open what will be said about it."""
         # the entity must be carried over from the sentence before, as it must from question to answer
-        parts = [
-            self.rng.choice(frames.TOPICS).replace("{entity}", fact.entity) + " " + self.say(fact)
-            for fact in self.decks.mixed(self.rng.randint(6, 10))
-        ]
+        parts = [f"{self.topic(fact)} {self.say(fact)}" for fact in self.decks.mixed(self.rng.randint(6, 10))]
         return self.cast(self.rng.choice((" ", "\n", "\n\n")).join(parts))
 
     def survey(self) -> str:
@@ -111,6 +108,11 @@ class Writer:
             wording = wording[0].lower() + wording[1:]
         text = opening + fill(wording, fact)
         return text if text.endswith((".", ")")) else f"{text}."
+
+    def topic(self, fact: Fact) -> str:
+        """The sentence that announces the fact's entity."""
+        topic = self.rng.choice(frames.TOPICS).replace("{entity}", fact.entity)
+        return topic.replace("{label}", self.label(fact))
 
     def clause(self, fact: Fact) -> str:
         """The fact as it stands after "that": the answer wording without capital letter and full stop."""
