@@ -21,8 +21,8 @@ class Writer:
     def write(self) -> str:
         """One document of statements, of a kind drawn at random."""
         kinds: dict[Callable[[], str], int] = {
-            self.entries: 24, self.topics: 20, self.survey: 12, self.notes: 14, self.comparison: 10,
-            self.story: 8, self.letter: 4, self.listing: 5, self.table: 3,
+            self.entries: 24, self.topics: 32, self.survey: 8, self.notes: 10, self.comparison: 10,
+            self.story: 7, self.letter: 4, self.listing: 3, self.table: 2,
         }  # fmt: skip
         [kind] = self.rng.choices(list(kinds), weights=list(kinds.values()))
         return kind()
