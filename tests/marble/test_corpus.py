@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 import orjson
+import pytest
 
 from burnish.marble import frames
 from burnish.marble.corpus import CHARACTERS_PER_TOKEN, write_corpus, write_documents
@@ -38,26 +39,37 @@ def questions_in(document: str) -> list[tuple[int, str]]:
     return found
 
 
+def answered_in(document: str) -> list[Fact]:
+    """Facts that a question of the document asks for and that what follows tells, bare or in a statement."""
+    found = []
+    for end, question in questions_in(document):
+        rest = document[end:].lower()
+        for fact in asked()[question]:
+            statements = (
+                fill(wording, fact).lower() for wording in load_relations()[fact.relation].statements
+            )
+            bare_value = rf"[\s\-*•(]*{re.escape(fact.value.lower())}(?=[.,:)\n]|$)"
+            if re.match(bare_value, rest) or any(statement.rstrip(".") in rest for statement in statements):
+                found.append(fact)
+    return found
+
+
 def test_no_question_is_followed_by_its_answer() -> None:
-    checked = 0
-    for document in documents():
-        for end, question in questions_in(document):
-            rest = re.sub(r"(?m)^\D{0,10}\d+[.:)]+ ", "", document[end:]).lower()
-            for fact in asked()[question]:
-                checked += 1
-                answered = re.search(rf"(?<!\w){re.escape(fact.value.lower())}(?!\w)", rest)
-                assert not answered or fact.value.lower() in question or _is_frame(fact, rest), (
-                    question,
-                    fact.value,
-                    document,
-                )
-    assert checked > 3000
+    assert sum(len(questions_in(document)) for document in documents()) > 3000
+    assert [(document, facts) for document in documents() if (facts := answered_in(document))] == []
 
 
-def _is_frame(fact: Fact, rest: str) -> bool:
-    """Short values ("A", "he") occur in wordings; they answer only where a statement tells the fact."""
-    told = (fill(wording, fact).lower() for wording in load_relations()[fact.relation].statements)
-    return not any(statement in rest for statement in told)
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "What is the capital of France?\nParis",
+        "Quiz\n\n- What is the capital of France?\n- Paris\n",
+        "What is the capital of France? Who wrote Heidi? The capital of France is Paris.",
+        "3. How much is 2 plus 2?\n4. Who wrote Heidi?",
+    ],
+)
+def test_a_planted_answer_is_found(planted: str) -> None:
+    assert answered_in(planted)
 
 
 def test_a_document_that_asks_states_nothing() -> None:
