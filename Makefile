@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check bench thesis docs clean
+.PHONY: demo test test-slow check bench marble thesis docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/burnish demo
@@ -21,8 +21,14 @@ check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench:
-	@ls benchmarks/*.py 2>/dev/null || echo "no benchmarks in this release yet"
+bench: $(VENV)/.ready
+	$(BIN)/python benchmarks/step.py
+
+# how the embedded base model was made; half an hour on two cores
+marble: $(VENV)/.ready
+	$(BIN)/python -m burnish.marble.make corpus build/marble
+	$(BIN)/burnish pretrain recipes/marble.yaml
+	$(BIN)/python -m burnish.marble.make install build/marble/runs/marble
 
 thesis: $(VENV)/.ready
 	$(BIN)/python -m burnish.experiments.thesis

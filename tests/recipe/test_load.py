@@ -9,7 +9,7 @@ import pytest
 
 from burnish.errors import UsageError
 from burnish.recipe.choices import Adapter
-from burnish.recipe.load import LoadedRecipe, load_recipe
+from burnish.recipe.load import LoadedRecipe, fit_to_size, load_recipe
 from burnish.recipe.schema import DatasetSource
 
 Load = Callable[..., LoadedRecipe]
@@ -218,3 +218,27 @@ def test_the_environment_is_not_read_into_values(load: Load, monkeypatch: pytest
     assert (
         load("output_dir: ${BURNISH_TEST}/$BURNISH_TEST").recipe.output_dir == "${BURNISH_TEST}/$BURNISH_TEST"
     )
+
+
+def test_an_override_replaces_what_the_file_says_in_the_other_way(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}")
+    file = tmp_path / "train.yaml"
+    file.write_text("model: marble\ndatasets: a.jsonl\nnum_epochs: 3\nwarmup_ratio: 0.1\n")
+    loaded = load_recipe(file, ["max_steps=60", "warmup_steps=5"])
+    recipe = loaded.recipe
+    assert (recipe.max_steps, recipe.num_epochs) == (60, None)
+    assert (recipe.warmup_steps, recipe.warmup_ratio) == (5, None)
+    assert loaded.origins["max_steps"] == "override"
+    with pytest.raises(UsageError, match="max_steps"):
+        load_recipe(file, ["max_steps=60", "num_epochs=2"])
+
+
+def test_a_recipe_without_a_rate_gets_one_that_fits_the_models_size() -> None:
+    loaded = load_recipe(None, {"model": "marble", "datasets": "owner/name"})
+    rates = {
+        size: fit_to_size(loaded, size).recipe.learning_rate for size in (7 * 10**9, 10**8, 5 * 10**7, 10**6)
+    }
+    assert rates == {7 * 10**9: 2e-5, 10**8: 2e-5, 5 * 10**7: 4e-5, 10**6: 1e-3}
+    assert "1,000,000 parameters" in fit_to_size(loaded, 10**6).origins["learning_rate"]
+    said = load_recipe(None, {"model": "marble", "datasets": "owner/name", "learning_rate": 3e-5})
+    assert fit_to_size(said, 10**6) is said

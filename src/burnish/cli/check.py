@@ -13,7 +13,7 @@ from burnish.training.check import CheckReport, check_recipe
 def command(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Read every row, encode it, and say in plain words what a run would do; exit 3 if an example breaks a rule."""
     output = Output(as_json=as_json)
-    report = check_recipe(load_recipe(recipe, overrides or []).recipe)
+    report = check_recipe(load_recipe(recipe, overrides or []))
     output.emit(report.as_dict())
     if not as_json:
         _print(report, output)

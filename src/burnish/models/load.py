@@ -74,6 +74,20 @@ def context_length(name: str) -> int | None:
     return int(limit) if limit else None
 
 
+def count_parameters(model: str) -> int:
+    """The number of parameters of a model, from its config; no weight is allocated."""
+    try:
+        config = AutoConfig.from_pretrained(locate(model), local_files_only=True)
+        with torch.device("meta"):
+            return int(AutoModelForCausalLM.from_config(config).num_parameters())
+    except (ValueError, KeyError, OSError) as error:
+        raise DataError(
+            f"model {model!r}: {error}",
+            rule="a model directory has a config.json of a causal language model that transformers knows",
+            remedy="check the directory; `burnish doctor` prints the installed versions",
+        ) from error
+
+
 @torch.no_grad()
 def add_token_rows(model: PreTrainedModel, num_tokens: int, new_tokens: Sequence[int]) -> None:
     """Make room for `num_tokens` ids and set the rows of `new_tokens` to the mean of all the others.

@@ -10,13 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from burnish.recipe.choices import Adapter
-from burnish.recipe.schema import Recipe
+from burnish.recipe.schema import SMALL_MODEL, Recipe
 
 RATES = {Adapter.FULL: (1e-5, 5e-5), Adapter.LORA: (1e-4, 5e-4)}
 """Learning rates that published runs above 100M parameters settle on."""
-
-SMALL_MODEL = 100_000_000
-"""Below this many parameters the best rates lie 10 to 50 times higher than in `RATES`."""
 
 LORA_KEYS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 

@@ -22,7 +22,7 @@ from burnish.recipe import locate
 from burnish.recipe.complain import complain, dotted
 from burnish.recipe.document import Place, read_document
 from burnish.recipe.said import SOURCE_LISTS, Said, add_overrides, said_in
-from burnish.recipe.schema import DatasetSource, Recipe
+from burnish.recipe.schema import DatasetSource, Recipe, default_rate
 from burnish.recipe.words import SECRET
 
 FOLLOWS = {
@@ -61,6 +61,19 @@ def load_recipe(source: str | Path | None, overrides: Mapping[str, Any] | Sequen
         raise complain(error, said, name) from error
     recipe = _locate_paths(recipe, said, path)
     return LoadedRecipe(recipe, _origins(recipe, said), path)
+
+
+def fit_to_size(loaded: LoadedRecipe, num_parameters: int) -> LoadedRecipe:
+    """The recipe with a learning rate that fits the model's size, where the user said none."""
+    if not loaded.origins["learning_rate"].startswith("default"):
+        return loaded
+    rate = default_rate(loaded.recipe.adapter, num_parameters)
+    origin = f"default for adapter: {loaded.recipe.adapter} at {num_parameters:,} parameters"
+    return LoadedRecipe(
+        loaded.recipe.model_copy(update={"learning_rate": rate}),
+        {**loaded.origins, "learning_rate": origin},
+        loaded.path,
+    )
 
 
 def _take_words_as_written(said: Said) -> None:

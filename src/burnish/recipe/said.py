@@ -21,6 +21,9 @@ from burnish.recipe.words import SECRET, show
 
 SOURCE_LISTS = ("datasets", "val_datasets")
 
+EITHER_OR = ({"num_epochs", "max_steps"}, {"warmup_ratio", "warmup_steps"}, {"val_set_size", "val_datasets"})
+"""Keys that say one thing in two ways; a recipe has one of each pair."""
+
 
 @dataclass
 class Said:
@@ -61,6 +64,14 @@ class Said:
             rule="a dotted override goes through keys and item numbers that are there, counted from 0",
             remedy="say for example datasets.0.weight=2",
         )
+
+    def give_way_to(self, key: str, origin: str) -> None:
+        """Drop what a recipe file says the other way round: `max_steps=60` replaces its `num_epochs`."""
+        others = {other for pair in EITHER_OR if key in pair for other in pair - {key}}
+        for other in others:
+            if self.origin((other,)) != origin:  # both as overrides is a contradiction, and stays one
+                self.values.pop(other, None)
+                self._forget((other,))
 
     def _forget(self, place: Place) -> None:
         for table in (self.origins, self.texts):
@@ -104,6 +115,8 @@ def add_overrides(said: Said, overrides: Mapping[str, Any] | Iterable[str], orig
     else:
         pairs = [_parse(word) for word in overrides]
     for dotted, document in pairs:
+        if document.value is not None:
+            said.give_way_to(dotted, origin)
         place: Place = ()
         container: Any = said.values
         for key in dotted.split("."):

@@ -40,6 +40,21 @@ from burnish.recipe.choices import (
 LEARNING_RATES = {Adapter.FULL: 2e-5, Adapter.LORA: 2e-4}
 """The default learning rate of each adapter: the middle of what published runs above 100M parameters use."""
 
+SMALL_MODEL = 100_000_000
+"""Below so many parameters a model wants a higher rate, the higher the smaller it is."""
+
+HIGHEST_RATES = {Adapter.FULL: 1e-3, Adapter.LORA: 2e-3}
+
+
+def default_rate(adapter: Adapter, num_parameters: int) -> float:
+    """The learning rate of a recipe that names none: 2e-5 for full tuning from 100M parameters up, 4e-5 at 50M.
+
+    The tiniest models end at 1e-3. Below 100M the rule is ours, from runs at 0.7M and 4M (docs/lab_notes.md).
+    """
+    scale = max(1.0, SMALL_MODEL / num_parameters)
+    return min(HIGHEST_RATES[adapter], float(f"{LEARNING_RATES[adapter] * scale:.2g}"))
+
+
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -155,7 +170,7 @@ class Recipe(Keys):
     learning_rate: float = Field(
         default_factory=lambda given: LEARNING_RATES[given["adapter"]],
         gt=0,
-        description="Peak learning rate. Default: 2e-5 for `adapter: full`, 2e-4 for `adapter: lora`.",
+        description="Peak learning rate. Default: 2e-5 (`full`) or 2e-4 (`lora`), more below 100M parameters.",
     )
     lr_scheduler: Scheduler = Field(
         default=Scheduler.COSINE, description="Shape of the learning rate after warm-up."

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from burnish.data.prepare import Prepared
-from burnish.errors import DataError
-from burnish.models.load import context_length
-from burnish.models.locate import locate
+from burnish.models.load import context_length, count_parameters
 from burnish.models.tokenizer import ChatTokenizer
 from burnish.recipe.advice import Finding, advise
+from burnish.recipe.load import LoadedRecipe, fit_to_size
 from burnish.recipe.schema import Recipe
 from burnish.training.session import encode_recipe, plan_of
 from burnish.types import Example
@@ -57,15 +54,16 @@ class CheckReport:
         return {"ok": self.ok, **fields, "findings": findings}
 
 
-def check_recipe(recipe: Recipe) -> CheckReport:
+def check_recipe(loaded: LoadedRecipe) -> CheckReport:
     """Read and encode every row as training would; BurnishError where training would not start."""
+    num_parameters = count_parameters(loaded.recipe.model)
+    recipe = fit_to_size(loaded, num_parameters).recipe
     started = time.perf_counter()
     tokenizer, data = encode_recipe(recipe)
     seconds = time.perf_counter() - started
     counts = data.ledger.counts()
     views = [view for group in [*data.train, *data.held_out] for view in group]
     lengths = np.array([len(view) for view in views])
-    num_parameters = count_parameters(recipe.model)
     return CheckReport(
         rows=counts["read"],
         kept=counts["used"],
@@ -117,20 +115,6 @@ def graded_spans(weights: Sequence[float]) -> Iterator[tuple[int, int]]:
         elif not weight and start is not None:
             yield start, k
             start = None
-
-
-def count_parameters(model: str) -> int:
-    """The number of parameters of a model, from its config; no weight is allocated."""
-    try:
-        config = AutoConfig.from_pretrained(locate(model), local_files_only=True)
-        with torch.device("meta"):
-            return int(AutoModelForCausalLM.from_config(config).num_parameters())
-    except (ValueError, KeyError, OSError) as error:
-        raise DataError(
-            f"model {model!r}: {error}",
-            rule="a model directory has a config.json of a causal language model that transformers knows",
-            remedy="check the directory; `burnish doctor` prints the installed versions",
-        ) from error
 
 
 def _findings(recipe: Recipe, tokenizer: ChatTokenizer, data: Prepared) -> Iterator[Finding]:

@@ -21,11 +21,11 @@ from peft import PeftModel
 from burnish.adapters.apply import merged
 from burnish.checkpoint.files import load_checkpoint, newest_good
 from burnish.errors import BurnishError, MemoryExhausted, UsageError
-from burnish.models.load import save_model
+from burnish.models.load import count_parameters, save_model
 from burnish.parallel.runtime import prepare_process
 from burnish.recipe.describe import resolved_yaml
 from burnish.recipe.drift import refuse_drift
-from burnish.recipe.load import LoadedRecipe, load_recipe
+from burnish.recipe.load import LoadedRecipe, fit_to_size, load_recipe
 from burnish.recipe.schema import Recipe
 from burnish.training.directory import RunDirectory, create_run, open_run
 from burnish.training.events import Event, Ready
@@ -64,6 +64,7 @@ def train(loaded: LoadedRecipe, *, from_scratch: bool = False, show: Show = lamb
     `from_scratch` starts a model that has a config and no weights from random ones: pre-training.
     """
     settings = prepare_process()
+    loaded = fit_to_size(loaded, count_parameters(loaded.recipe.model))
     recipe = loaded.recipe
     run = create_run(recipe.output_dir, recipe.run_name or default_name(recipe))
     with run.locked():
