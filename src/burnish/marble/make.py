@@ -23,7 +23,7 @@ from burnish.marble import DIRECTORY
 from burnish.marble.corpus import write_corpus
 from burnish.marble.tokenizer import train_tokenizer
 
-CORPUS_TOKENS = 11_000_000
+CORPUS_TOKENS = 7_400_000
 TOKENIZER_DOCUMENTS = 20_000
 SEED = 0
 
