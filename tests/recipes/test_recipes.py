@@ -35,7 +35,13 @@ def test_a_model_is_pretrained_from_random_weights_by_the_recipe_that_made_marbl
         (blank / name).write_bytes((model_directory() / name).read_bytes())
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text('{"text": "The sun is bright."}\n' + '{"text": "The sea is cold and deep."}\n')
-    changes = [f"model={blank}", f"datasets={corpus}", "val_set_size=0", "max_steps=2", f"output_dir={tmp_path}"]
+    changes = [
+        f"model={blank}",
+        f"datasets={corpus}",
+        "val_set_size=0",
+        "max_steps=2",
+        f"output_dir={tmp_path}",
+    ]
     result = train(load_recipe(RECIPES / "marble.yaml", changes), from_scratch=True)
     assert result.steps == 2
 
