@@ -3,9 +3,9 @@
     make bench                                          the shape "s30" below, 48 conversations, batches of 8
     python benchmarks/step.py --rounds 5 --json
 
-Both compute in bf16 over fp32 masters where the machine has bf16, with the same rows, masks and AdamW; both report graded
-tokens a second over the same updates, in turn, and the median of the rounds is printed. The full comparison with other
-trainers is a later release's; this one keeps the step honest between releases.
+Both compute in bf16 over fp32 masters, with the same rows, masks and AdamW; both report graded tokens a second
+over the same updates, in turn, and the median of the rounds is printed. The full comparison with other trainers is a
+later release's; this one keeps the step honest between releases.
 """
 
 from __future__ import annotations

@@ -308,3 +308,19 @@ def test_a_finished_run_stays_finished(
     again = resume(done.run)
     assert again.steps == done.steps
     assert losses(again.run) == losses(done.run)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again_from_the_beginning(
+    model_directory: ModelDirectory, data_file: Path, tmp_path: Path
+) -> None:
+    straight = train(recipe(model_directory("llama"), data_file, tmp_path / "a"))
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(model_directory("llama"), data_file, tmp_path / "b"), show=kill)
+    (tmp_path / "b" / "run" / "plan.json").unlink()
+    again = resume(tmp_path / "b" / "run")
+    assert losses(again.run) == losses(straight.run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,6 @@ def test_held_out_loss_falls_until_its_minimum_on_two_thousand_alpaca_rows(
     losses = numbers(result, "eval")
     lowest = losses.index(min(losses))
     assert lowest >= 3
-    assert all(
-        later < earlier for earlier, later in zip(losses[:lowest], losses[1 : lowest + 1], strict=True)
-    )
+    assert all(later < earlier for earlier, later in pairwise(losses[: lowest + 1]))
     rows = result.rows
     assert rows["read"] == rows["used"] + sum(rows["dropped"].values())

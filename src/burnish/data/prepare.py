@@ -21,6 +21,7 @@ from burnish.data.ledger import Ledger
 from burnish.data.read import read_source
 from burnish.data.split import drop_duplicates, hold_out
 from burnish.errors import DataError
+from burnish.recipe.choices import BadRow, TooLong
 from burnish.recipe.schema import DatasetSource, Recipe
 from burnish.types import Conversation, Document, Example, Origin, Rejected, Row
 
@@ -160,28 +161,35 @@ def windows(view: Example, length: int) -> list[Example]:
 
 
 def _fit(row: Row, views: Sequence[Example], recipe: Recipe, ledger: Ledger) -> list[Example]:
-    """The views that fit in `max_length`, cut where the recipe says so; empty if the row is dropped."""
-    fitting = [view for view in views if len(view) <= recipe.max_length]
-    long = [view for view in views if len(view) > recipe.max_length]
-    if long and recipe.on_too_long.value == "error":
+    """The views that are kept within `max_length`; empty if the row is dropped. What is lost is entered."""
+    kept = _within_length(row, views, recipe)
+    lost = _graded(views) - _graded(kept)
+    longest = max(map(len, views))
+    reason = "too long" if longest > recipe.max_length else "nothing graded"
+    if not kept:
+        ledger.drop(row, reason=reason, graded_tokens_lost=lost, detail=f"{longest} tokens")
+    elif lost:
+        ledger.cut(row, reason=reason, graded_tokens_lost=lost, detail=f"{longest} tokens")
+    return kept
+
+
+def _within_length(row: Row, views: Sequence[Example], recipe: Recipe) -> list[Example]:
+    """Views of at most `max_length` tokens with something graded, cut where the recipe says so."""
+    longest = max(map(len, views))
+    if longest > recipe.max_length and recipe.on_too_long == TooLong.ERROR:
         raise DataError(
-            f"{row.origin}: {max(map(len, long))} tokens, over max_length {recipe.max_length}",
+            f"{row.origin}: {longest} tokens, over max_length {recipe.max_length}",
             rule="on_too_long: error stops at the first row that is longer than max_length",
             remedy="raise max_length, or say on_too_long: drop or cut_answer",
         )
-    if recipe.on_too_long.value == "cut_answer":
-        cut = [part for view in long if (part := cut_answer(view, recipe.max_length)) is not None]
-        fitting = sorted([*fitting, *cut], key=lambda view: view.turns)
-    lost = sum(view.num_graded for view in views) - sum(view.num_graded for view in fitting)
-    if not any(view.num_graded for view in fitting):
-        reason = "too long" if long else "nothing graded"
-        ledger.drop(
-            row, reason=reason, graded_tokens_lost=lost, detail=f"{max(map(len, views), default=0)} tokens"
-        )
-        return []
-    if lost:
-        ledger.cut(row, reason="too long", graded_tokens_lost=lost, detail=f"{max(map(len, long))} tokens")
-    return [view for view in fitting if view.num_graded]
+    if recipe.on_too_long == TooLong.CUT_ANSWER:
+        cut = [cut_answer(view, recipe.max_length) for view in views]
+        return [view for view in cut if view is not None and view.num_graded]
+    return [view for view in views if len(view) <= recipe.max_length and view.num_graded]
+
+
+def _graded(views: Sequence[Example]) -> int:
+    return sum(view.num_graded for view in views)
 
 
 def _weighted(view: Example, weight: float) -> Example:
@@ -189,7 +197,7 @@ def _weighted(view: Example, weight: float) -> Example:
 
 
 def _refuse(row: Rejected, recipe: Recipe, ledger: Ledger) -> None:
-    if recipe.on_bad_row.value == "error":
+    if recipe.on_bad_row == BadRow.ERROR:
         raise DataError(
             f"{row.origin}: {row.reason}: {row.detail}",
             rule="every row can be read, and graded exactly",

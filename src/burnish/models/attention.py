@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -57,55 +56,60 @@ def attend_documents(
             rule="packed documents need attention that follows their bounds",
             remedy="train one document at a time: packing=false",
         )
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    attend = _attend_fused if softcap is None and s_aux is None else partial(_attend_plain, softcap, s_aux)
-    pieces = [
-        attend(query[:, :, i:j], key[:, :, i:j], value[:, :, i:j], scale, dropout, sliding_window)
-        for i, j in documents.bounds
-    ]
+    rule = Rule(
+        scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        dropout=dropout,
+        window=sliding_window,
+        softcap=softcap,
+        sinks=s_aux,
+    )
+    attend = _attend_fused if softcap is None and s_aux is None else _attend_plain
+    pieces = [attend(query[:, :, i:j], key[:, :, i:j], value[:, :, i:j], rule) for i, j in documents.bounds]
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None  # (1, T, H, D)
 
 
-def _attend_fused(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float, window: int | None
-) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a layer adds to plain causal attention; `sinks` are `(H,)`."""
+
+    scale: float
+    dropout: float
+    window: int | None
+    softcap: float | None
+    sinks: Tensor | None
+
+
+def _attend_fused(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
     """One document of L tokens, `(1, H, L, D)`, through torch's fused attention."""
     length = query.shape[2]
-    windowed = window is not None and length > window
+    windowed = rule.window is not None and length > rule.window
     return F.scaled_dot_product_attention(
         query,
         key,
         value,
-        attn_mask=_visible(length, window, query.device) if windowed else None,
+        attn_mask=_visible(length, rule.window, query.device) if windowed else None,
         is_causal=not windowed,
-        dropout_p=dropout,
-        scale=scale,
+        dropout_p=rule.dropout,
+        scale=rule.scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )
 
 
-def _attend_plain(
-    softcap: float | None,
-    sinks: Tensor | None,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    scale: float,
-    dropout: float,
-    window: int | None,
-) -> Tensor:
+def _attend_plain(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
     """One document in plain operations, for what the fused kernels lack: soft-capping (Gemma 2), sinks (gpt-oss)."""
     repeats = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
-    scores = query @ key.transpose(2, 3) * scale
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
+    scores = query @ key.transpose(2, 3) * rule.scale
+    if rule.softcap is not None:
+        scores = rule.softcap * torch.tanh(scores / rule.softcap)
     length = query.shape[2]
-    scores = scores.masked_fill(~_visible(length, window, query.device), -torch.inf)
-    if sinks is not None:  # one more column per head that takes attention and gives nothing
-        scores = torch.cat([scores, sinks.reshape(1, -1, 1, 1).expand(1, -1, length, 1)], dim=-1)
+    scores = scores.masked_fill(~_visible(length, rule.window, query.device), -torch.inf)
+    if rule.sinks is not None:
+        # One more column per head, which takes a share of the attention and has no value to give for it.
+        column = rule.sinks.reshape(1, -1, 1, 1).expand(1, -1, length, 1)
+        scores = torch.cat([scores, column], dim=-1)
     shares = F.softmax(scores, dim=-1, dtype=torch.float32)[..., :length].to(query.dtype)
-    return F.dropout(shares, p=dropout) @ value
+    return F.dropout(shares, p=rule.dropout) @ value
 
 
 def _visible(length: int, window: int | None, device: torch.device) -> Tensor:

@@ -157,6 +157,8 @@ def _restore(session: Session, run: RunDirectory) -> list[str]:
 
 
 def _refuse_other_data(session: Session, run: RunDirectory) -> None:
+    if not (run.path / "plan.json").exists():  # killed while the data was read: nothing was trained yet
+        return
     before, now = run.read("plan.json")["data"], session.data.fingerprint()
     if before != now:
         raise UsageError(
