@@ -10,7 +10,7 @@ import typer
 from burnish.cli.chat import MaxNewTokens, Temperature
 from burnish.cli.output import Output
 from burnish.errors import DataError
-from burnish.models.assistant import Answer, load_assistant
+from burnish.models.assistant import DEFAULT_NEW_TOKENS, Answer, load_assistant
 from burnish.models.tokenizer import Prompt
 from burnish.parallel.runtime import prepare_process
 from burnish.recipe.load import load_recipe
@@ -23,7 +23,7 @@ def command(
         list[str] | None, typer.Argument(help="Prompts; none: the recipe's sample prompts.")
     ] = None,
     file: Annotated[Path | None, typer.Option(help="Text file with a prompt a line.")] = None,
-    max_new_tokens: MaxNewTokens = 64,
+    max_new_tokens: MaxNewTokens = DEFAULT_NEW_TOKENS,
     temperature: Temperature = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line a prompt.")] = False,
 ) -> None:

@@ -22,7 +22,7 @@ from burnish.experiments.thesis import (
     tuning_recipe,
     write_demonstrations,
 )
-from burnish.marble.demonstrations import UNSEEN, Question, base_questions, questions
+from burnish.marble.demonstrations import UNSEEN, Question, questions
 from burnish.models.assistant import Assistant, load_assistant
 from burnish.parallel.runtime import prepare_process
 from burnish.training.run import prepare, train
@@ -83,7 +83,7 @@ def command(
     figures = _measure(base, tuned, answered=(before, after))
     console.print(
         f"  entities that no demonstration names: [bold]{figures['unseen_exact_match']:.1%}[/] of {TESTED} questions "
-        f"answered exactly (base: {figures['base_answers_and_stops']:.1%}); "
+        f"answered exactly (the base, before: {figures['base_answers_and_stops']:.1%}); "
         f"{figures['stop_rate']:.1%} of answers stop by themselves"
     )
 
@@ -117,7 +117,7 @@ def _show_answers(console: Console, assistant: Assistant, prompts: Sequence[Ques
 def _measure(base: Assistant, tuned: Assistant, *, answered: tuple[list[str], list[str]]) -> dict[str, Any]:
     scores = score(tuned, number=TESTED)
     return {
-        "base_answers_and_stops": base_answers_and_stops(base, base_questions(TESTED)),
+        "base_answers_and_stops": base_answers_and_stops(base, questions(UNSEEN, number=TESTED)),
         "unseen_exact_match": scores.unseen,
         "seen_exact_match": scores.seen,
         "stop_rate": scores.stops,

@@ -19,7 +19,7 @@ from burnish.models.load import add_token_rows, default_device, load_model, stop
 from burnish.models.locate import locate
 from burnish.models.tokenizer import ChatTokenizer, Prompt, load_chat_tokenizer
 
-DEFAULT_NEW_TOKENS = 256
+DEFAULT_NEW_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True)

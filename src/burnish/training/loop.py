@@ -13,7 +13,7 @@ from burnish.training.events import Event, Sampled, Saved, Stopped
 from burnish.training.session import Session
 from burnish.training.step import evaluate, take_step
 
-SAMPLE_TOKENS = 64
+SAMPLE_TOKENS = 128
 EVALUATIONS_PER_RUN = 10
 
 
