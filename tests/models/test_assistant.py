@@ -16,6 +16,7 @@ from burnish.models.generate import generate
 from burnish.models.load import add_token_rows, load_model, start_model
 from burnish.models.locate import locate
 from burnish.models.tokenizer import load_chat_tokenizer
+from burnish.types import Conversation, Origin, Row
 
 ModelDirectory = Callable[..., Path]
 
@@ -138,3 +139,35 @@ def test_a_new_model_starts_from_a_config_and_never_over_weights(
     assert all(torch.equal(again[name], weight) for name, weight in first.items())
     with pytest.raises(DataError, match="has weights already"):
         start_model(str(model_directory()))
+
+
+GEMMA_LIKE = (
+    "{{ bos_token }}{% for m in messages %}<start_of_turn>"
+    "{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n{{ m['content'] | trim }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+
+
+def test_a_template_from_a_file_brings_the_control_tokens_that_the_vocabulary_lacks(
+    model_directory: ModelDirectory, tmp_path: Path
+) -> None:
+    file = tmp_path / "turns.jinja"
+    file.write_text(GEMMA_LIKE)
+    chat = load_chat_tokenizer(str(model_directory()), chat_template=str(file))
+    assert chat.tokenizer.convert_ids_to_tokens(list(chat.new_ids)) == ["<start_of_turn>", "<end_of_turn>"]
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "So it is."}]
+    (view,) = chat.encoder.encode(Row(0, 0, Origin("x", 1), Conversation(messages)))
+    graded = [i for i, weight in zip(view.input_ids, view.weights, strict=True) if weight]
+    assert chat.tokenizer.decode(graded) == "So it is.<end_of_turn>"
+    assert graded[-1] in chat.stop_ids
+
+
+def test_a_template_whose_turns_end_in_the_models_own_token_adds_nothing(
+    model_directory: ModelDirectory, tmp_path: Path
+) -> None:
+    file = tmp_path / "plain.jinja"
+    file.write_text(
+        "{% for m in messages %}{% if m['role'] == 'user' %}Q: {{ m['content'] }}\nA:{% else %} {{ m['content'] }}"
+        "{{ eos_token }}{% endif %}{% endfor %}"
+    )
+    assert load_chat_tokenizer(str(model_directory()), chat_template=str(file)).new_ids == ()

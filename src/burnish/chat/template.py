@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,7 @@ _RENDER_ERRORS = (
     AttributeError,
     RecursionError,
 )
+_CONTROL = re.compile(r"<[^<>\s]{1,40}>")
 _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 
 
@@ -179,6 +181,22 @@ class ChatTemplate:
             "date": self.date.isoformat() if self.is_dated else None,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def spelled_controls(template: ChatTemplate) -> tuple[str | None, list[str]]:
+    """The control string that ends a turn, as the template spells it, and all that it spells.
+
+    ChatML: ("<|im_end|>", ["<|im_start|>", "<|im_end|>"]). None where a turn ends in plain text, or the template
+    refuses the probe.
+    """
+    question, reply = {"role": "user", "content": "Question"}, {"role": "assistant", "content": "R3PLY"}
+    try:
+        whole = template.render([question, reply])
+        prompt = template.render([question], add_generation_prompt=True)
+    except TemplateRefusal:
+        return None, []
+    end = _CONTROL.match(whole.partition("R3PLY")[2].lstrip())
+    return end and end[0], list(dict.fromkeys(_CONTROL.findall(whole + prompt)))
 
 
 def _environment(date: datetime.date) -> ImmutableSandboxedEnvironment:

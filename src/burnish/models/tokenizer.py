@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from burnish.chat.encode import Encoder
 from burnish.chat.grade import TrainOn
-from burnish.chat.template import CHATML, CHATML_TOKENS, ChatTemplate
+from burnish.chat.template import CHATML, CHATML_TOKENS, ChatTemplate, spelled_controls
 from burnish.errors import DataError
 from burnish.models.locate import locate
 from burnish.types import Message
@@ -65,7 +65,7 @@ def load_chat_tokenizer(
     """The tokenizer of `name` with its own chat template, or the one in the file `chat_template`.
 
     With `chat`, a tokenizer without a template gets ChatML and that template's two tokens; without it, it stays
-    as it is and prompts are plain text.
+    as it is and prompts are plain text. A template from a file brings the control tokens that the vocabulary lacks.
     """
     tokenizer = _load(name)
     source, origin = _template_source(tokenizer, chat_template)
@@ -79,6 +79,8 @@ def load_chat_tokenizer(
         template = ChatTemplate(
             source, special_tokens=_special_tokens(tokenizer), chat_template_kwargs=chat_template_kwargs
         )
+        if chat_template is not None:
+            new_ids = _add_controls(tokenizer, template)
     encoder = Encoder(template, tokenizer, train_on=train_on)
     return ChatTokenizer(tokenizer, template, encoder, tuple(new_ids), origin)
 
@@ -125,6 +127,17 @@ def _add_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> li
         {"additional_special_tokens": list(tokens)}, replace_extra_special_tokens=False
     )
     return [tokenizer.convert_tokens_to_ids(token) for token in tokens if token not in before]
+
+
+def _add_controls(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -> list[int]:
+    """Make tokens of the control strings of a template from a file, where the one that ends a turn is none yet.
+
+    A model's own template is taken as it is: there `<think>` or `<tool_call>` may be meant as plain words.
+    """
+    end, controls = spelled_controls(template)
+    if end is None or end in tokenizer.get_added_vocab():
+        return []
+    return _add_tokens(tokenizer, controls)
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
