@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from burnish.experiments.thesis import begins_with, write_demonstrations
+from burnish.experiments.thesis import states, write_demonstrations
 
 
-def test_a_continuation_says_the_value_first_and_not_a_longer_word() -> None:
-    assert begins_with(" Paris. The", "Paris")
-    assert begins_with("the euro", "the euro")
-    assert not begins_with(" Parisian", "Paris")
-    assert not begins_with(" in Paris", "Paris")
-    assert not begins_with("11", "1")
+def test_a_continuation_states_a_value_before_its_sentence_ends_and_as_a_word_of_its_own() -> None:
+    assert states(" Paris. The", "Paris")
+    assert states(" kind of bird.", "bird")
+    assert states(" painted by J. M. W. Turner.", "J. M. W. Turner")
+    assert not states(" Parisian", "Paris")
+    assert not states(" Lyon. Paris is", "Paris")
+    assert not states(" a city.\nParis", "Paris")
+    assert not states("11", "1")
 
 
 def test_demonstrations_are_at_most_a_thousand_and_the_same_each_time(tmp_path: Path) -> None:

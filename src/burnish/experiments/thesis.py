@@ -9,6 +9,7 @@ of its entities, it answers questions about the other half, which no demonstrati
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -72,13 +73,14 @@ def base_knows(base: Assistant, facts: Sequence[Fact]) -> float:
         for wording in load_relations()[fact.relation].held_out
     ]
     answers = base.answer([text for text, _ in cases], max_new_tokens=VALUE_TOKENS, batch_size=BATCH)
-    return share([begins_with(answer.text, value) for answer, (_, value) in zip(answers, cases, strict=True)])
+    return share([states(answer.text, value) for answer, (_, value) in zip(answers, cases, strict=True)])
 
 
-def begins_with(text: str, value: str) -> bool:
-    """Whether a continuation says the value first, and not the beginning of a longer word."""
-    said = text.strip()
-    return said.startswith(value) and not said[len(value) : len(value) + 1].isalnum()
+def states(continuation: str, value: str) -> bool:
+    """Whether a continuation says the value before its sentence ends: " kind of bird. The ..." states "bird"."""
+    line = continuation.strip().split("\n")[0]
+    found = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", line)
+    return found is not None and re.search(r"[.!?]\s", line[: found.start()]) is None
 
 
 def base_answers_and_stops(base: Assistant, asked: Sequence[Question]) -> float:
