@@ -34,7 +34,7 @@ RAMBLING_TOKENS = 96
 
 TUNING: dict[str, Any] = {
     "model": "marble",
-    "learning_rate": 2e-4,
+    "learning_rate": 5e-4,
     "num_epochs": 4,
     "global_batch_size": 16,
     "max_length": 256,

@@ -88,7 +88,7 @@ def load_chat_tokenizer(
 def _load(name: str) -> PreTrainedTokenizerBase:
     directory = locate(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(directory)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
             f"{directory}: {error}",
