@@ -81,7 +81,7 @@ def test_an_adapter_on_its_base_answers_as_the_merged_run_does(
     run = last_line(trained)["run"]
     messages = tmp_path / "messages.json"
     messages.write_text(json.dumps({"messages": [{"role": "user", "content": "What of the sea?"}]}))
-    asked = ("--messages", str(messages), "--json", "--max-new-tokens", "8")
+    asked = ("--messages", str(messages), "--json", "--max-new-tokens", "8", "--temperature", "0")
     merged = burnish("chat", run, *asked)
     beside = burnish("chat", str(model_directory()), "--adapter", f"{run}/adapter", *asked)
     assert beside.code == 0, beside.err

@@ -171,3 +171,39 @@ def test_a_template_whose_turns_end_in_the_models_own_token_adds_nothing(
         "{{ eos_token }}{% endif %}{% endfor %}"
     )
     assert load_chat_tokenizer(str(model_directory()), chat_template=str(file)).new_ids == ()
+
+
+def test_sampled_answers_come_again_from_the_same_seed_and_leave_torch_as_it_was(
+    model_directory: ModelDirectory,
+) -> None:
+    model = load_model(str(model_directory()), dtype=torch.float32)
+
+    def draw(seed: int) -> list[int]:
+        return generate(model, [[5, 9]], stop_ids=[], max_new_tokens=12, temperature=1.0, seed=seed)[
+            0
+        ].completion_ids
+
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    assert draw(0) == draw(0) != draw(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_answer_never_runs_past_the_last_position_of_the_model() -> None:
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=32, n_embd=8, n_layer=1, n_head=1, n_positions=16, bos_token_id=0, eos_token_id=0
+    )
+    model = transformers.GPT2LMHeadModel(config)
+    answer = generate(model, [[5] * 10], stop_ids=[], max_new_tokens=50)[0]
+    assert (len(answer.completion_ids), answer.finish_reason) == (6, "length")
+
+
+def test_the_new_end_of_a_turn_starts_as_the_end_of_text(model_directory: ModelDirectory) -> None:
+    chat = load_chat_tokenizer(str(model_directory()))
+    end = chat.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert chat.like == {end: chat.tokenizer.eos_token_id}
+    model = load_model(str(model_directory()), dtype=torch.float32)
+    add_token_rows(model, len(chat), chat.new_ids, like=chat.like)
+    rows = model.get_input_embeddings().weight
+    assert torch.equal(rows[end], rows[chat.tokenizer.eos_token_id])

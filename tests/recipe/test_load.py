@@ -238,7 +238,7 @@ def test_a_recipe_without_a_rate_gets_one_that_fits_the_models_size() -> None:
     rates = {
         size: fit_to_size(loaded, size).recipe.learning_rate for size in (7 * 10**9, 10**8, 5 * 10**7, 10**6)
     }
-    assert rates == {7 * 10**9: 2e-5, 10**8: 2e-5, 5 * 10**7: 4e-5, 10**6: 1e-3}
+    assert rates == {7 * 10**9: 2e-5, 10**8: 2e-5, 5 * 10**7: 4e-5, 10**6: 2e-3}
     assert "1,000,000 parameters" in fit_to_size(loaded, 10**6).origins["learning_rate"]
     said = load_recipe(None, {"model": "marble", "datasets": "owner/name", "learning_rate": 3e-5})
     assert fit_to_size(said, 10**6) is said

@@ -13,7 +13,7 @@ from burnish.cli.output import Output, printable
 from burnish.data.messages import read_messages as parse_messages
 from burnish.data.reject import ConversionError
 from burnish.errors import DataError
-from burnish.models.assistant import DEFAULT_NEW_TOKENS, Assistant, load_assistant
+from burnish.models.assistant import DEFAULT_NEW_TOKENS, DEFAULT_TEMPERATURE, Assistant, load_assistant
 from burnish.parallel.runtime import prepare_process
 from burnish.types import Message
 
@@ -22,6 +22,7 @@ ModelName = Annotated[
 ]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy: the likeliest token each time.")]
+Seed = Annotated[int, typer.Option(help="Seed of the draws where the temperature is above 0.")]
 AdapterPath = Annotated[str | None, typer.Option(help="An adapter directory in PEFT's format, put on MODEL.")]
 
 
@@ -31,8 +32,10 @@ def command(
         Path | None, typer.Option(help="JSON file with a list of messages, or an object with `messages`.")
     ] = None,
     max_new_tokens: MaxNewTokens = DEFAULT_NEW_TOKENS,
-    temperature: Temperature = 0.0,
-    adapter: AdapterPath = None,
+    temperature: Temperature = DEFAULT_TEMPERATURE,
+    seed: Seed = 0,
+    adapter: Seed = Annotated[int, typer.Option(help="Seed of the draws where the temperature is above 0.")]
+AdapterPath = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the answer and its ids as one JSON line.")
     ] = False,
@@ -44,7 +47,7 @@ def command(
     assistant = load_assistant(model, adapter=adapter)
     if assistant.tokenizer.template is None:
         output.warn(f"{model} has no chat template: it is a base model, and is given plain text to continue")
-    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     if asked is not None:
         answer = assistant.answer([asked], **settings)[0]
         output.emit(asdict(answer))

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from burnish.cli.chat import MaxNewTokens, Temperature
+from burnish.cli.chat import MaxNewTokens, Seed, Temperature
 from burnish.cli.output import Output
 from burnish.errors import DataError
-from burnish.models.assistant import DEFAULT_NEW_TOKENS, Answer, load_assistant
+from burnish.models.assistant import DEFAULT_NEW_TOKENS, DEFAULT_TEMPERATURE, Answer, load_assistant
 from burnish.models.tokenizer import Prompt
 from burnish.parallel.runtime import prepare_process
 from burnish.recipe.load import load_recipe
@@ -24,14 +24,15 @@ def command(
     ] = None,
     file: Annotated[Path | None, typer.Option(help="Text file with a prompt a line.")] = None,
     max_new_tokens: MaxNewTokens = DEFAULT_NEW_TOKENS,
-    temperature: Temperature = 0.0,
+    temperature: Temperature = DEFAULT_TEMPERATURE,
+    seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line a prompt.")] = False,
 ) -> None:
     """Ask base and tuned model the same; the base without a chat template is given the prompt as plain text."""
     prepare_process()
     recipe = load_recipe(open_run(run).path / "resolved.yaml", []).recipe
     asked = _prompts(prompts or [], file, recipe.sample_prompts)
-    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     base = load_assistant(recipe.model, chat_template=recipe.chat_template).answer(asked, **settings)
     tuned = load_assistant(str(run)).answer(asked, **settings)
     output = Output(as_json=as_json)

@@ -84,7 +84,8 @@ def command(
     console.print(
         f"  entities that no demonstration names: [bold]{figures['unseen_exact_match']:.1%}[/] of {TESTED} questions "
         f"answered exactly (the base, before: {figures['base_answers_and_stops']:.1%}); "
-        f"{figures['stop_rate']:.1%} of answers stop by themselves"
+        f"{figures['stop_rate']:.1%} of answers stop by themselves",
+        soft_wrap=True,
     )
 
     seconds = time.perf_counter() - started

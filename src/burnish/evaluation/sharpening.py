@@ -31,7 +31,7 @@ class GradedToken:
     @property
     def surprise(self) -> float:
         """-ln p: the token's part in the loss, in nats."""
-        return -math.log(self.probability) if self.probability > 0 else math.inf
+        return abs(math.log(self.probability)) if self.probability > 0 else math.inf
 
 
 def graded_tokens(

@@ -20,6 +20,8 @@ from burnish.models.locate import locate
 from burnish.models.tokenizer import ChatTokenizer, Prompt, load_chat_tokenizer
 
 DEFAULT_NEW_TOKENS = 512
+DEFAULT_TEMPERATURE = 0.8
+"""What people ask with; small models asked greedily fall into loops that end nowhere (docs/lab_notes.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +49,17 @@ class Assistant:
         *,
         max_new_tokens: int = DEFAULT_NEW_TOKENS,
         temperature: float = 0.0,
+        seed: int = 0,
         batch_size: int = 16,
     ) -> list[Answer]:
-        """Answer prompts in their order; temperature 0 is greedy."""
+        """Answer prompts in their order; temperature 0 is greedy, above it answers are drawn from `seed`."""
         produced = generate(
             self.model,
             [self.tokenizer.prompt_ids(prompt) for prompt in prompts],
             stop_ids=self.stop_ids,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
+            seed=seed,
             batch_size=batch_size,
         )
         return [

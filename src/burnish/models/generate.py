@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,15 +39,18 @@ def generate(
     stop_ids: Sequence[int],
     max_new_tokens: int,
     temperature: float = 0.0,
+    seed: int = 0,
     batch_size: int = 16,
 ) -> list[Generation]:
-    """Continue each prompt until a stop token or `max_new_tokens`; temperature 0 is greedy.
+    """Continue each prompt until a stop token, `max_new_tokens` or the model's last position; temperature 0 is greedy.
 
     Prompts of like length share a batch, so that there is little padding; answers come in the prompts' order.
+    Sampling draws from `seed`, and leaves torch's own random state as it was.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: dict[int, Generation] = {}
-    with evaluating(model):
+    with evaluating(model), torch.random.fork_rng():
+        torch.manual_seed(seed)
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             produced = _generate_batch(
@@ -70,6 +74,7 @@ def _generate_batch(
     temperature: float,
 ) -> list[list[int]]:
     longest = max(len(prompt) for prompt in prompts)
+    limit = min(limit, max(1, _positions(model) - longest))
     filler = stop_ids[0] if stop_ids else 0
     device = next(model.parameters()).device
     ids = torch.tensor([[filler] * (longest - len(p)) + list(p) for p in prompts], device=device)
@@ -88,6 +93,13 @@ def _generate_batch(
         **sampling,
     )
     return [row.tolist() for row in produced[:, longest:]]
+
+
+def _positions(model: nn.Module) -> int:
+    """How many tokens the model has positions for."""
+    config = getattr(model, "config", None)
+    known = getattr(config.get_text_config(), "max_position_embeddings", None) if config is not None else None
+    return int(known) if known else sys.maxsize
 
 
 def _ended(prompt: list[int], produced: list[int], stops: frozenset[int]) -> Generation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -89,8 +89,14 @@ def count_parameters(model: str) -> int:
 
 
 @torch.no_grad()
-def add_token_rows(model: PreTrainedModel, num_tokens: int, new_tokens: Sequence[int]) -> None:
-    """Make room for `num_tokens` ids and set the rows of `new_tokens` to the mean of all the others.
+def add_token_rows(
+    model: PreTrainedModel,
+    num_tokens: int,
+    new_tokens: Sequence[int],
+    *,
+    like: Mapping[int, int] | None = None,
+) -> None:
+    """Make room for `num_tokens` ids; a new token starts as a copy of the one it is `like`, else at the mean row.
 
     Padded vocabularies keep their spare rows: the table has max(rows there are, num_tokens) rows.
     """
@@ -105,6 +111,8 @@ def add_token_rows(model: PreTrainedModel, num_tokens: int, new_tokens: Sequence
         known[num_tokens:] = False  # padding rows were never trained either
         known[new] = False
         table[new] = table[known].float().mean(dim=0).to(table.dtype)
+        for token, model_token in (like or {}).items():
+            table[token] = table[model_token]
 
 
 def vocabulary_tables(model: PreTrainedModel) -> list[nn.Parameter]:

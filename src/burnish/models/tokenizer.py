@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from burnish.chat.encode import Encoder
 from burnish.chat.grade import TrainOn
-from burnish.chat.template import CHATML, CHATML_TOKENS, ChatTemplate, spelled_controls
+from burnish.chat.template import CHATML, ChatTemplate, spelled_controls
 from burnish.errors import DataError
 from burnish.models.locate import locate
 from burnish.types import Message
@@ -23,7 +23,8 @@ Prompt = str | Sequence[Message]
 class ChatTokenizer:
     """Messages to ids and ids to text.
 
-    `new_ids` are tokens that the base model has no trained row for. `template` is None for a base model that is
+    `new_ids` are tokens that the base model has no trained row for; `like` names a token with a trained row that a
+    new one does the work of: the end of a turn starts as the end of text, whose place the base knows. `template` is None for a base model that is
     only to continue text: its prompts are plain text.
     """
 
@@ -31,6 +32,7 @@ class ChatTokenizer:
     template: ChatTemplate | None
     encoder: Encoder
     new_ids: tuple[int, ...]
+    like: dict[int, int]
     template_origin: str
 
     def __len__(self) -> int:
@@ -69,20 +71,21 @@ def load_chat_tokenizer(
     """
     tokenizer = _load(name)
     source, origin = _template_source(tokenizer, chat_template)
-    new_ids: list[int] = []
+    given = chat_template is not None or source is None
     if source is None and chat:
         source, origin = CHATML, "ChatML, for the model has no chat template of its own"
-        new_ids = _add_tokens(tokenizer, CHATML_TOKENS)
     template = None
+    new_ids: list[int] = []
+    like: dict[int, int] = {}
     if source is not None:
         tokenizer.chat_template = source
         template = ChatTemplate(
             source, special_tokens=_special_tokens(tokenizer), chat_template_kwargs=chat_template_kwargs
         )
-        if chat_template is not None:
-            new_ids = _add_controls(tokenizer, template)
+        if given:
+            new_ids, like = _add_controls(tokenizer, template)
     encoder = Encoder(template, tokenizer, train_on=train_on)
-    return ChatTokenizer(tokenizer, template, encoder, tuple(new_ids), origin)
+    return ChatTokenizer(tokenizer, template, encoder, tuple(new_ids), like, origin)
 
 
 def _load(name: str) -> PreTrainedTokenizerBase:
@@ -120,24 +123,23 @@ def _template_source(tokenizer: PreTrainedTokenizerBase, file: str | None) -> tu
     return own, "the model's own" if own else "none"
 
 
-def _add_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> list[int]:
-    """Add control tokens that the vocabulary lacks; their ids are beyond all that the base has seen."""
-    before = tokenizer.get_vocab()
-    tokenizer.add_special_tokens(
-        {"additional_special_tokens": list(tokens)}, replace_extra_special_tokens=False
-    )
-    return [tokenizer.convert_tokens_to_ids(token) for token in tokens if token not in before]
-
-
-def _add_controls(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -> list[int]:
-    """Make tokens of the control strings of a template from a file, where the one that ends a turn is none yet.
+def _add_controls(
+    tokenizer: PreTrainedTokenizerBase, template: ChatTemplate
+) -> tuple[list[int], dict[int, int]]:
+    """Make tokens of the control strings of a template that is not the model's own, where they are none yet.
 
     A model's own template is taken as it is: there `<think>` or `<tool_call>` may be meant as plain words.
+    Returns the new ids, and which known token the new end of a turn is like.
     """
     end, controls = spelled_controls(template)
+    before = tokenizer.get_vocab()
     if end is None or end in tokenizer.get_added_vocab():
-        return []
-    return _add_tokens(tokenizer, controls)
+        return [], {}
+    tokenizer.add_special_tokens({"additional_special_tokens": controls}, replace_extra_special_tokens=False)
+    new = [tokenizer.convert_tokens_to_ids(token) for token in controls if token not in before]
+    stop = tokenizer.convert_tokens_to_ids(end)
+    end_of_text = tokenizer.eos_token_id
+    return new, {stop: end_of_text} if stop in new and end_of_text is not None else {}
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

@@ -43,13 +43,13 @@ LEARNING_RATES = {Adapter.FULL: 2e-5, Adapter.LORA: 2e-4}
 SMALL_MODEL = 100_000_000
 """Below so many parameters a model wants a higher rate, the higher the smaller it is."""
 
-HIGHEST_RATES = {Adapter.FULL: 1e-3, Adapter.LORA: 2e-3}
+HIGHEST_RATES = {Adapter.FULL: 4e-3, Adapter.LORA: 4e-3}
 
 
 def default_rate(adapter: Adapter, num_parameters: int) -> float:
     """The learning rate of a recipe that names none: 2e-5 for full tuning from 100M parameters up, 4e-5 at 50M.
 
-    The tiniest models end at 1e-3. Below 100M the rule is ours, from runs at 0.7M and 4M (docs/lab_notes.md).
+    The tiniest models end at 4e-3. Below 100M the rule is ours, from runs at 0.7M and 4M (docs/lab_notes.md).
     """
     scale = max(1.0, SMALL_MODEL / num_parameters)
     return min(HIGHEST_RATES[adapter], float(f"{LEARNING_RATES[adapter] * scale:.2g}"))

@@ -130,7 +130,7 @@ def _findings(recipe: Recipe, tokenizer: ChatTokenizer, data: Prepared) -> Itera
         yield Finding(
             "chat_template",
             tokenizer.template_origin,
-            f"the base never saw {names}: their rows start at the mean of the others and are trained",
+            f"the base never saw {names}: their rows start from known ones and are trained",
         )
     examples = [view for group in data.train for view in group]
     share = sum(view.num_graded for view in examples) / sum(map(len, examples))

@@ -98,7 +98,7 @@ def open_session(
     """Load the model, make its weights trainable by the recipe's method, plan the updates."""
     torch.manual_seed(recipe.seed)  # adapters and new models start from random weights
     base = start_model(recipe.model) if from_scratch else load_model(recipe.model)
-    add_token_rows(base, len(tokenizer), tokenizer.new_ids)
+    add_token_rows(base, len(tokenizer), tokenizer.new_ids, like=tokenizer.like)
     why = why_unpacked(base) if recipe.packing else "packing: false"
     tables = vocabulary_tables(base)
     model = apply_adapter(base, recipe, new_tokens=tokenizer.new_ids)
