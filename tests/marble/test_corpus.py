@@ -65,7 +65,7 @@ def test_no_question_is_followed_by_its_answer() -> None:
         "What is the capital of France?\nParis",
         "Quiz\n\n- What is the capital of France?\n- Paris\n",
         "What is the capital of France? Who wrote Heidi? The capital of France is Paris.",
-        "3. How much is 2 plus 2?\n4. Who wrote Heidi?",
+        "3. How many protons does an atom of beryllium have?\n4. Who wrote Heidi?",
     ],
 )
 def test_a_planted_answer_is_found(planted: str) -> None:
@@ -113,7 +113,9 @@ def test_every_fact_is_told_about_equally_often() -> None:
 def test_no_chat_token_or_speaker_mark_occurs() -> None:
     for document in documents():
         assert "<|" not in document
-        assert not re.search(r"(?im)^(user|assistant|human|question|answer):", document)
+        assert not re.search(
+            r"(?im)^(user|assistant|human|question|answer):(?! (?:question|answer)$)", document
+        )
 
 
 def test_frames_are_filled_to_the_last_brace() -> None:

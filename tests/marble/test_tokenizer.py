@@ -23,8 +23,8 @@ def test_the_tokenizer_loads_with_one_special_token_and_no_chat_template(tmp_pat
 def test_text_comes_back_byte_for_byte_and_a_value_keeps_its_tokens(tmp_path: Path) -> None:
     tokenizer = train_tokenizer(islice(write_documents(seed=1), 800), vocab_size=1024)
     for text in ("Brasília, São Tomé — 7 times 8 = 56?\n\n\t| x |", "naïve 🙂  two  spaces"):
-        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-    value = tokenizer(" Paris")["input_ids"]
+        assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+    value = tokenizer(" Paris")["input_ids"][1:]
     for text in ("The capital of France is Paris.", "| France | Paris |", "- France: Paris"):
         ids = tokenizer(text)["input_ids"]
         assert any(ids[k : k + len(value)] == value for k in range(len(ids)))

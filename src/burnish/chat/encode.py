@@ -100,12 +100,15 @@ class Encoder:
         self._stops = (
             find_stops(template, pattern, eos) if template is not None else Stops(pattern, frozenset({eos}))
         )
+        self._stop_ids |= {
+            self._segments.added[stop] for stop in self._stops.known & self._segments.added.keys()
+        }
         self._segments.guard(controls)
         self._guard = Guard(controls=controls, in_replies=self._segments.special | self._stops.known)
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """The ids at which generation must stop: the tokenizer's eos and every stop graded so far."""
+        """The ids at which generation must stop: eos, the template's ends of a turn, and every stop graded so far."""
         return frozenset(self._stop_ids)
 
     def prompt_ids(

@@ -34,8 +34,7 @@ def command(
     max_new_tokens: MaxNewTokens = DEFAULT_NEW_TOKENS,
     temperature: Temperature = DEFAULT_TEMPERATURE,
     seed: Seed = 0,
-    adapter: Seed = Annotated[int, typer.Option(help="Seed of the draws where the temperature is above 0.")]
-AdapterPath = None,
+    adapter: AdapterPath = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the answer and its ids as one JSON line.")
     ] = False,

@@ -24,8 +24,8 @@ class ChatTokenizer:
     """Messages to ids and ids to text.
 
     `new_ids` are tokens that the base model has no trained row for; `like` names a token with a trained row that a
-    new one does the work of: the end of a turn starts as the end of text, whose place the base knows. `template` is None for a base model that is
-    only to continue text: its prompts are plain text.
+    new one does the work of: the end of a turn starts as the end of text, whose place the base knows.
+    `template` is None for a base model that is only to continue text: its prompts are plain text.
     """
 
     tokenizer: PreTrainedTokenizerBase
