@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from burnish.chat.encode import Encoder, cut_answer
-from burnish.chat.strip import Strip, as_dicts, html, strip_of, terminal, visible
+from burnish.chat.strip import Strip, html, strip_of, terminal, visible
 from burnish.types import Document
 from tests.chat.families import assistant, chat, family, row, tokenizer_of, user
 
@@ -56,7 +56,7 @@ def test_part_of_a_character_is_shown_as_its_bytes(kind: str) -> None:
 
 
 def test_the_json_of_an_example_has_one_entry_per_token() -> None:
-    (entry,) = as_dicts([strip("u", "a")])
+    entry = strip("u", "a").as_dict()
     assert list(entry) == ["row", "turns", "input_ids", "position_ids", "graded", "weight", "tokens"]
     length = len(entry["input_ids"])
     assert entry["position_ids"] == list(range(length))

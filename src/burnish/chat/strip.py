@@ -14,7 +14,7 @@ import hashlib
 import html as markup
 import json
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -133,11 +133,6 @@ def html(strips: Sequence[Strip], *, title: str = "burnish preview") -> str:
             "share": f"{graded / max(1, total):.0%}",
         }
     )
-
-
-def as_dicts(strips: Iterable[Strip]) -> list[dict[str, Any]]:
-    """The strips as `--json` prints them."""
-    return [strip.as_dict() for strip in strips]
 
 
 def _asset(name: str) -> str:

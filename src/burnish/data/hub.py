@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import datasets
@@ -10,13 +9,6 @@ import datasets
 from burnish.data.arrow import without_nulls
 from burnish.data.reject import Numbered
 from burnish.errors import DataError
-
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-
-
-def is_hub_name(path: str) -> bool:
-    """Whether a path has the form `owner/name` or `name`, as datasets on the hub are called."""
-    return len(path) <= 192 and _HUB_NAME.fullmatch(path) is not None
 
 
 def read_hub(name: str, split: str | None) -> Iterator[Numbered]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -45,15 +46,24 @@ class Plan:
     def rows_of(self, step: int) -> list[int]:
         """The rows (indices into the training set) that update `step` learns from."""
         epoch, batch = divmod(step, self.steps_per_epoch)
-        order = self.order(epoch)
-        return order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        rows = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+        return [int(row) for row in self._permutation(epoch)[rows]]
 
     def order(self, epoch: int) -> list[int]:
         """The rows in the order of an epoch: a permutation keyed by (seed, epoch)."""
+        return [int(row) for row in self._permutation(epoch)]
+
+    def _permutation(self, epoch: int) -> range | np.ndarray[tuple[int], np.dtype[np.int64]]:
         if not self.shuffle:
-            return list(range(self.num_rows))
-        generator = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
-        return [int(row) for row in generator.permutation(self.num_rows)]
+            return range(self.num_rows)
+        return permutation(self.num_rows, self.seed, epoch)
+
+
+@lru_cache(maxsize=2)
+def permutation(num_rows: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The rows of one epoch shuffled, kept while that epoch lasts: every step asks for a slice of it."""
+    generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    return generator.permutation(num_rows)
 
 
 def due(step: int, every: int | None, last: int) -> bool:

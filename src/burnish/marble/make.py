@@ -21,7 +21,7 @@ from transformers import LlamaConfig
 
 from burnish.marble import DIRECTORY
 from burnish.marble.corpus import write_corpus
-from burnish.marble.tokenizer import train_tokenizer
+from burnish.marble.tokenizer import save_tokenizer, train_tokenizer
 
 CORPUS_TOKENS = 7_400_000
 TOKENIZER_DOCUMENTS = 20_000
@@ -45,7 +45,7 @@ def write_ingredients(folder: Path, *, num_tokens: int = CORPUS_TOKENS) -> None:
     write_corpus(corpus, num_tokens=num_tokens, seed=SEED)
     tokenizer = train_tokenizer(islice(_texts(corpus), TOKENIZER_DOCUMENTS))
     blank = folder / "blank"
-    tokenizer.save_pretrained(str(blank))
+    save_tokenizer(tokenizer, blank)
     end = tokenizer.eos_token_id
     config = LlamaConfig(
         vocab_size=len(tokenizer), bos_token_id=end, eos_token_id=end, pad_token_id=None, **SHAPE

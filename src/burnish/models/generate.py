@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def _generate_batch(
     temperature: float,
 ) -> list[list[int]]:
     longest = max(len(prompt) for prompt in prompts)
-    limit = min(limit, max(1, _positions(model) - longest))
+    limit = min(limit, max(1, (num_positions(model.config) or sys.maxsize) - longest))
     filler = stop_ids[0] if stop_ids else 0
     device = next(model.parameters()).device
     ids = torch.tensor([[filler] * (longest - len(p)) + list(p) for p in prompts], device=device)
@@ -95,11 +96,10 @@ def _generate_batch(
     return [row.tolist() for row in produced[:, longest:]]
 
 
-def _positions(model: nn.Module) -> int:
-    """How many tokens the model has positions for."""
-    config = getattr(model, "config", None)
-    known = getattr(config.get_text_config(), "max_position_embeddings", None) if config is not None else None
-    return int(known) if known else sys.maxsize
+def num_positions(config: PreTrainedConfig) -> int | None:
+    """The most tokens a model of this config has positions for; None where it does not say."""
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(limit) if limit else None
 
 
 def _ended(prompt: list[int], produced: list[int], stops: frozenset[int]) -> Generation:

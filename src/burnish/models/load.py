@@ -17,6 +17,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from burnish.errors import DataError
+from burnish.models.generate import num_positions
 from burnish.models.locate import locate, read_json
 
 disable_progress_bar()  # transformers' own bars would tear the live line apart
@@ -69,9 +70,7 @@ def start_model(name: str) -> PreTrainedModel:
 
 def context_length(name: str) -> int | None:
     """The most tokens the model has positions for, where its config says so."""
-    config = AutoConfig.from_pretrained(locate(name), local_files_only=True).get_text_config()
-    limit = getattr(config, "max_position_embeddings", None)
-    return int(limit) if limit else None
+    return num_positions(AutoConfig.from_pretrained(locate(name), local_files_only=True))
 
 
 def count_parameters(model: str) -> int:

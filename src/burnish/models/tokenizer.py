@@ -40,7 +40,7 @@ class ChatTokenizer:
 
     @property
     def stop_ids(self) -> list[int]:
-        """The ids that end an answer: the stop tokens seen in training, then the end of text."""
+        """The ids that end an answer: the template's ends of a turn and the end of text."""
         return sorted(self.encoder.stop_ids)
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
