@@ -95,6 +95,7 @@ def test_check_reads_every_row_and_says_what_it_found(burnish: Any, recipe_file:
     assert report["ok"] and report["violations"] == {}
     assert (report["rows"], report["kept"], report["views"]) == (40, 40, 40)
     assert report["steps"] == 3
+    assert "train.jsonl: messages (" in report["formats"][0]
     assert "datasets" in {finding["key"] for finding in report["findings"]}  # 32 rows are few
     assert "every sequence keeps the rules" in burnish("check", str(recipe_file)).out
 

@@ -25,6 +25,8 @@ def _print(report: CheckReport, output: Output) -> None:
     kept = f"{report.kept:,} of {report.rows:,} rows kept, {report.held_out:,} of them held out"
     share = report.graded_tokens / report.tokens
     output.say(f"{kept}; read and encoded at {report.rows_per_second:,.0f} rows/s")
+    for source in report.formats:
+        output.say(f"format  {source}")
     output.say(f"{report.views:,} sequences, {report.tokens:,} tokens, {share:.0%} of them graded")
     output.say("length  " + "  ".join(f"{name} {length}" for name, length in report.lengths.items()))
     output.say(f"chat template: {report.chat_template}; an answer ends at {' or '.join(report.stop_tokens)}")

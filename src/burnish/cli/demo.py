@@ -15,6 +15,7 @@ from rich.text import Text
 from burnish.chat.strip import strip_of, terminal, visible
 from burnish.cli.output import Output
 from burnish.cli.progress import TrainingDisplay
+from burnish.evaluation.match import wilson_interval
 from burnish.evaluation.sharpening import GradedToken, graded_tokens, mean_surprise
 from burnish.experiments.thesis import (
     base_answers_and_stops,
@@ -81,9 +82,11 @@ def command(
     _title(console, 6, "The same prompts again. The knowledge was there; what is new is the behaviour.")
     after = _show_answers(console, tuned, prompts)
     figures = _measure(base, tuned, answered=(before, after))
+    low, high = wilson_interval(round(figures["unseen_exact_match"] * TESTED), TESTED)
     console.print(
         f"  entities that no demonstration names: [bold]{figures['unseen_exact_match']:.1%}[/] of {TESTED} questions "
-        f"answered exactly (the base, before: {figures['base_answers_and_stops']:.1%}); "
+        f"answered exactly, 95% interval {low:.1%} to {high:.1%} "
+        f"(the base, before: {figures['base_answers_and_stops']:.1%}); "
         f"{figures['stop_rate']:.1%} of answers stop by themselves",
         soft_wrap=True,
     )

@@ -18,7 +18,7 @@ import numpy as np
 from burnish.chat.encode import cut_answer
 from burnish.chat.grade import RowRefused
 from burnish.data.ledger import Ledger
-from burnish.data.read import read_source
+from burnish.data.read import inspect_source, read_source
 from burnish.data.split import drop_duplicates, hold_out
 from burnish.errors import DataError
 from burnish.recipe.choices import BadRow, TooLong
@@ -85,6 +85,13 @@ def read_rows(recipe: Recipe) -> Rows:
     else:
         train, held_out = hold_out(unique, recipe.val_set_size, seed=recipe.seed)
     return Rows(train, held_out, ledger)
+
+
+def describe_formats(recipe: Recipe) -> list[str]:
+    """For each source, the format its rows are read in and why, in words."""
+    sources = [*recipe.val_datasets, *recipe.datasets]
+    found = [(source.name or source.path, inspect_source(source)) for source in sources]
+    return [f"{name}: {format.format} ({'; '.join(format.reasons)})" for name, format in found]
 
 
 def encode_rows(rows: Rows, encoder: Encodes, recipe: Recipe) -> Prepared:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from burnish.data.prepare import Prepared
+from burnish.data.prepare import Prepared, describe_formats
 from burnish.models.load import context_length, count_parameters
 from burnish.models.tokenizer import ChatTokenizer
 from burnish.recipe.advice import Finding, advise
@@ -36,6 +36,7 @@ class CheckReport:
     unusual: dict[str, int]
     rows_per_second: float
     lengths: dict[str, int]
+    formats: list[str]
     steps: int
     num_parameters: int
     chat_template: str
@@ -77,6 +78,7 @@ def check_recipe(loaded: LoadedRecipe) -> CheckReport:
         unusual=dict(tokenizer.encoder.counts),
         rows_per_second=round(counts["read"] / seconds, 1),
         lengths={f"p{share}": int(np.percentile(lengths, share)) for share in (5, 50, 95, 100)},
+        formats=describe_formats(recipe),
         steps=plan_of(recipe, len(data.train)).num_steps,
         num_parameters=num_parameters,
         chat_template=tokenizer.template_origin,
