@@ -195,7 +195,7 @@ def test_whatever_goes_wrong_in_a_template_is_a_refusal_of_the_row(source: str) 
 
 def test_a_template_that_is_not_jinja_is_an_error_that_names_the_line() -> None:
     with pytest.raises(DataError, match="line 2"):
-        ChatTemplate("{{ 'fine' }}\n{% for %}")
+        ChatTemplate("{{ 'fine' }}\n{% for %}").render([])
 
 
 def test_generation_marks_are_accepted_and_change_nothing() -> None:

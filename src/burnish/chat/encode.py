@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from tokenizers import Tokenizer
+
 from burnish.chat.grade import RowRefused, Stops, TrainOn, Turn, find_stops, grade
 from burnish.chat.guard import Guard
 from burnish.chat.segments import SegmentTokenizer, any_of
@@ -58,6 +60,29 @@ class _View:
         self.weights += [0.0] * (len(context) - here) + [turn.weight] * len(completion)
         self.turns += (turn.index,)
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSpec:
+    """All that an encoder is made from, small enough to be sent to another process (a few MB of tokenizer)."""
+
+    template: ChatTemplate | None
+    tokenizer_json: str
+    eos_token: str
+    train_on: TrainOn = "all"
+
+    def build(self) -> Encoder:
+        """The encoder."""
+        tokenizer = _PlainTokenizer(Tokenizer.from_str(self.tokenizer_json), self.eos_token)
+        return Encoder(self.template, tokenizer, train_on=self.train_on)
+
+
+@dataclass(frozen=True, slots=True)
+class _PlainTokenizer:
+    """A tokenizer without transformers around it."""
+
+    backend_tokenizer: Tokenizer
+    eos_token: str
 
 
 class Encoder:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import jinja2
@@ -133,16 +134,24 @@ class ChatTemplate:
         self.special_tokens = dict(special_tokens or {})
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.date = date or datetime.date.today()
+        # A variable may stand for a token: chat_template_kwargs {"eos_token": "<|end|>"} wins.
+        self._variables = {**self.special_tokens, **self.chat_template_kwargs}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled without its compiled form: whoever unpickles it compiles it again."""
+        return {key: value for key, value in self.__dict__.items() if key != "_compiled"}
+
+    @cached_property
+    def _compiled(self) -> jinja2.Template:
+        # Not before it is used: `{{ 'a' * 10**10 }}` is computed while it is compiled (see `chat.cell`).
         try:
-            self._compiled = _environment(self.date).from_string(source)
+            return _environment(self.date).from_string(self.source)
         except jinja2.TemplateSyntaxError as error:
             raise DataError(
                 f"chat template, line {error.lineno}: {error.message}",
                 rule="a chat template is valid Jinja",
                 remedy="correct the template, or give another: chat_template: FILE.jinja",
             ) from error
-        # A variable may stand for a token: chat_template_kwargs {"eos_token": "<|end|>"} wins.
-        self._variables = {**self.special_tokens, **self.chat_template_kwargs}
 
     def render(
         self,
