@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from burnish.chat.grade import RowRefused, Stops, Turn, find_stops, grade
+from burnish.chat.provenance import OWN, Leaf, Run
 from burnish.chat.segments import any_of
 from burnish.chat.template import CHATML, ChatTemplate
 from burnish.types import Conversation
@@ -33,7 +34,13 @@ def stops_of(source: str, eos: str) -> frozenset[str]:
 def test_the_completion_is_what_comes_after_the_prompt_up_to_the_stop() -> None:
     (turn,) = graded(CHATML, user("Hi"), assistant("Hello."))
     assert turn == Turn(
-        1, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "Hello.<|im_end|>", "<|im_end|>", 1.0
+        1,
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+        "Hello.<|im_end|>",
+        "<|im_end|>",
+        1.0,
+        runs=(Run(0, 6, 1, 0), Run(6, 16, OWN, 0)),
+        leaves=(Leaf(0, "content", "Hi"), Leaf(1, "content", "Hello.")),
     )
 
 
@@ -105,7 +112,7 @@ def refusal_of(source: str, *messages: dict[str, object]) -> str:
 
 def test_a_prompt_that_opens_a_think_block_which_the_reply_has_not_is_refused() -> None:
     deepseek = CHATML.replace("assistant\\n' }}{% endif", "assistant\\n<think>\\n' }}{% endif")
-    assert refusal_of(deepseek, user("u"), assistant("a")) == "template does not extend its own prompt"
+    assert refusal_of(deepseek, user("u"), assistant("a")) == "reasoning does not fit the prompt"
 
 
 def test_a_template_that_drops_the_reply_or_what_was_asked_is_refused() -> None:

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from burnish.chat.encode import cut_answer
-from burnish.chat.grade import RowRefused
+from burnish.chat.refusal import RowRefused
 from burnish.data.ledger import Ledger
 from burnish.data.read import inspect_source, read_source
 from burnish.data.split import drop_duplicates, hold_out
@@ -25,7 +25,11 @@ from burnish.recipe.choices import BadRow, TooLong
 from burnish.recipe.schema import DatasetSource, Recipe
 from burnish.types import Conversation, Document, Example, Origin, Rejected, Row
 
-CHANGES = {"trimmed_replies": "reply trimmed by the template", "unspelled_replies": "reply not fully spelled"}
+CHANGES = {
+    "trimmed_replies": "reply trimmed by the template",
+    "unspelled_replies": "reply not fully spelled",
+    "reasoning_left_out": "reasoning left out",
+}
 """What an encoder counts that changes a row's text, and the ledger's words for it."""
 
 

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from burnish.chat.encode import Encoder
 from burnish.chat.grade import TrainOn
+from burnish.chat.reasoning import Reasoning
 from burnish.chat.template import CHATML, ChatTemplate, spelled_controls
 from burnish.errors import DataError
 from burnish.models.locate import locate
@@ -62,6 +63,7 @@ def load_chat_tokenizer(
     chat_template: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
     train_on: TrainOn = "all",
+    reasoning: Reasoning = "keep",
     chat: bool = True,
 ) -> ChatTokenizer:
     """The tokenizer of `name` with its own chat template, or the one in the file `chat_template`.
@@ -84,8 +86,9 @@ def load_chat_tokenizer(
         )
         if given:
             new_ids, like = _add_controls(tokenizer, template)
-    encoder = Encoder(template, tokenizer, train_on=train_on)
-    return ChatTokenizer(tokenizer, template, encoder, tuple(new_ids), like, origin)
+    encoder = Encoder(template, tokenizer, train_on=train_on, reasoning=reasoning)
+    # With reasoning off, the template's own switch is part of what it is asked with from now on.
+    return ChatTokenizer(tokenizer, encoder.template, encoder, tuple(new_ids), like, origin)
 
 
 def _load(name: str) -> PreTrainedTokenizerBase:

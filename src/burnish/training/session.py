@@ -87,6 +87,7 @@ def encode_recipe(recipe: Recipe) -> tuple[ChatTokenizer, Prepared]:
         chat_template=recipe.chat_template,
         chat_template_kwargs=recipe.chat_template_kwargs,
         train_on=recipe.train_on.value,
+        reasoning=recipe.reasoning.value,
         chat=rows.has_conversations,
     )
     return tokenizer, encode_rows(rows, tokenizer.encoder, recipe)
