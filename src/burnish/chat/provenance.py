@@ -82,7 +82,7 @@ class Traced(str):
     @classmethod
     def of(cls, text: str, *, leaf: int) -> Traced:
         """The whole text of a leaf."""
-        return cls(text, ((len(text), leaf, 0),))
+        return cls(text, ((len(text), leaf, 0),) if text else ())
 
     def __str__(self) -> str:
         return self
