@@ -146,15 +146,16 @@ def _weights(asked: Conversation, turn: int, weights: list[float], wanted: float
 def _reply(encoder: Encoder, asked: Conversation, turn: int, ids: list[int]) -> Iterator[Broken]:
     """The graded ids spell the reply: its reasoning, its content, its calls."""
     spelled = encoder.decode(ids)
-    cursor = 0
+    # In order within each kind: Gemma-4 writes a call before what was said with it.
+    cursors = dict.fromkeys(("reasoning", "reply", "tool call"), 0)
     for kind, text in must_say(asked.messages[turn]):
-        end = find(spelled, text, cursor)
+        end = find(spelled, text, cursors[kind])
         # A tokenizer that normalises (NFC, lower case) spells the text as it sees it.
-        end = find(spelled, encoder.respelled(text), cursor) if end is None else end
+        end = find(spelled, encoder.respelled(text), cursors[kind]) if end is None else end
         if end is None:
             yield REPLY_MISSING, turn, f"{kind} {text[:60]!r} is not in {spelled[:80]!r}"
             return
-        cursor = end
+        cursors[kind] = end
 
 
 def _text(encoder: Encoder, content: Completion | Document, example: Example) -> Iterator[Broken]:
