@@ -58,11 +58,11 @@ def must_say(message: Message) -> Iterator[tuple[str, str]]:
 
 
 def check_reply(
-    message: Message, index: int, rendered: Rendered, place: tuple[int, int], prompt: str
+    message: Message, index: int, rendered: Rendered, place: tuple[int, int], opened: str
 ) -> Kept:
     """Every character of a trained reply is at `place` in the render, modulo a trim; RowRefused otherwise.
 
-    A tag may also stand in the prompt: "<think>\n" is fed, "why\n</think>\n\nso" is the reply.
+    `opened` is the tag that the prompt opens, if any: "<think>\n" is fed, "why\n</think>\n\nso" is the reply.
     """
     begin, end = place
     missing = _uncovered(rendered, index, begin, end)
@@ -75,7 +75,7 @@ def check_reply(
         at_an_end = not leaf.text[:start].strip() or not leaf.text[stop:].strip()
         if not gone.strip() and at_an_end:
             trimmed = True
-        elif not _is_rewrapped(gone, prompt + completion):
+        elif not _is_rewrapped(gone, opened + completion):
             return _search_reply(message, index, completion)
     return Kept(trimmed=trimmed)
 
@@ -210,7 +210,7 @@ def find(text: str, wanted: str, start: int) -> int | None:
         if at >= 0:
             return at + len(form)
     parts = _TAG.split(wanted)
-    if len(parts) == 1:
+    if len(parts) == 1 or not any(part.strip() for part in parts):
         return None
     cursor: int | None = start
     for part in parts:

@@ -25,9 +25,11 @@ from burnish.chat.provenance import Leaf, Rendered, Run
 from burnish.chat.reasoning import (
     Reasoning,
     after_opening,
+    closed_by,
     emptied,
     has_reasoning,
     inline_block,
+    is_block,
     is_closed,
     opened_by,
     refuse_disagreement,
@@ -180,6 +182,9 @@ def _turn(scene: Scene, index: int, weight: float, stops: Stops, reasoning: Reas
     fed = _slice(full, 0, len(context)) if extends else scene.traced_prompt(index)
     history = check_history(scene.messages[:index], fed)
     seam = find_seam(index, fed, full)
+    closed = seam.block if is_closed(seam.block) else closed_by(context)
+    if closed and is_block(full.text[seam.begin :].lstrip()):
+        raise refuse_disagreement(index, f"the prompt has {closed!r} already, and the reply has its own")
     if seam.block:
         full, seam = _follow_block(scene, index, full, seam, reasoning)
     elif _is_forgotten(message, index, full):
@@ -191,7 +196,7 @@ def _turn(scene: Scene, index: int, weight: float, stops: Stops, reasoning: Reas
             "no stop token after the reply",
             f"message {index}: the render ends {rest!r}, with no control token of the tokenizer",
         )
-    kept = check_reply(message, index, full, (seam.begin, end[0]), context)
+    kept = check_reply(message, index, full, (seam.begin, end[0]), opened_by(context) or "")
     completion = _slice(full, seam.begin, end[0])
     _refuse_foreign(completion, index)
     return Turn(
@@ -226,10 +231,8 @@ def _follow_block(
     scene: Scene, index: int, full: Rendered, seam: Seam, reasoning: Reasoning
 ) -> tuple[Rendered, Seam]:
     """The render of a reply that goes on inside, or behind, the reasoning block that only the prompt has."""
-    message, first = scene.messages[index], seam.own[0]
+    message = scene.messages[index]
     content = message.get("content")
-    if full.text[seam.begin : first].strip() and opened_by(full.text[seam.begin : first]):
-        raise refuse_disagreement(index, f"the prompt has {seam.block!r} already, and the reply has its own")
     if is_closed(seam.block):
         return full, seam
     start = after_opening(content, seam.block) if isinstance(content, str) else None

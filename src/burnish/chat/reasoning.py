@@ -27,6 +27,9 @@ TAG = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,}\]|◁[^◁▷\s]{1,40}▷")
 _OPENING = re.compile(
     r"(<(?!/)[^<>\s|]*(?:think|thought|reason)[^<>\s|]*>|\[THINK\]|◁think▷)\s*$", re.IGNORECASE
 )
+_CLOSING = re.compile(
+    r"(</[^<>\s|]*(?:think|thought|reason)[^<>\s|]*>|\[/THINK\]|◁/think▷)\s*$", re.IGNORECASE
+)
 _INLINE = re.compile(
     r"\s*(?:<(?P<name>[\w:]*(?:think|thought|reason)\w*)>(?:(?!</(?P=name)>).)*</(?P=name)>"
     r"|\[THINK\](?:(?!\[/THINK\]).)*\[/THINK\])\s*",
@@ -86,6 +89,12 @@ def opened_by(prompt: str) -> str | None:
     """The tag of a reasoning block that a prompt opens and leaves open, with the whitespace after it."""
     found = _OPENING.search(prompt)
     return found and found[0]
+
+
+def closed_by(prompt: str) -> str:
+    """The tag with which a prompt closes a reasoning block as its last word; "" where it does not."""
+    found = _CLOSING.search(prompt)
+    return found[0].strip() if found else ""
 
 
 def is_block(text: str) -> bool:
