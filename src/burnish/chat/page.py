@@ -119,9 +119,7 @@ def _definitions(facts: Facts, strips: Sequence[Strip], total: int) -> str:
         ("template", facts.template),
         ("shown", f"{shown}{facts.scope and ' '}{facts.scope}"),
     ]
-    return "\n".join(
-        f"<div><dt>{name}</dt><dd>{_safe(value)}</dd></div>" for name, value in entries if value
-    )
+    return "\n".join(f"<div><dt>{name}</dt><dd>{_safe(value)}</dd></div>" for name, value in entries if value)
 
 
 def _unusual(counts: Mapping[str, int]) -> str:

@@ -1,8 +1,8 @@
 """Strips in a terminal, through rich: grey what is context, in colour what teaches.
 
-    row 6 · view 2 of 3 · grades message 3 · 84 tokens · 37% of tokens teach
-    <|im_start|>user⏎
-    ...
+row 6 · view 2 of 3 · grades message 3 · 84 tokens · 37% of tokens teach
+<|im_start|>user⏎
+...
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """A few rows as training would feed them, found without reading or encoding the rest of the data.
 
-    ledger = Ledger()
-    for row in sample_rows(recipe, ledger):          # lazily, duplicates and unreadable rows entered in the ledger
-        for part in fit_row(row, encoder, recipe, ledger): ...
+ledger = Ledger()
+for row in sample_rows(recipe, ledger):          # lazily, duplicates and unreadable rows entered in the ledger
+    for part in fit_row(row, encoder, recipe, ledger): ...
 
-    sample_rows(recipe, ledger, wanted=["6", "data/train.jsonl:40"])      two particular rows, nothing behind them
+sample_rows(recipe, ledger, wanted=["6", "data/train.jsonl:40"])      two particular rows, nothing behind them
 """
 
 from __future__ import annotations
@@ -105,9 +105,7 @@ def _usable(recipe: Recipe, ledger: Ledger, missing: set[str]) -> Iterator[Row]:
             first += 1
             ledger.count_read()
             if seeking:
-                met = {
-                    word for word in missing if names([word], row.index, row.origin.file, row.origin.line)
-                }
+                met = {word for word in missing if names([word], row.index, row.origin.file, row.origin.line)}
                 missing -= met
             if isinstance(row, Row):
                 yield row
