@@ -68,7 +68,7 @@ def test_no_more_rows_are_encoded_or_read_than_are_shown(
     shown = preview(hundred)
     assert encoded == [0, 1, 2]
     assert read == [0, 1, 2, 3]  # the fourth tells whether there are more
-    assert "3 rows, 3 sequences" in shown.out and "of these rows only" in shown.out
+    assert "3 rows, 3 sequences" in shown.out and "not all of the data" in shown.out
 
 
 def test_limit_says_how_many_rows_are_shown(preview: Any, hundred: Path, tmp_path: Path) -> None:

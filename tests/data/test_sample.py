@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import conversation, write_jsonl
 
 from burnish.chat.grade import RowRefused
 from burnish.data.ledger import Ledger
@@ -17,6 +16,7 @@ from burnish.errors import UsageError
 from burnish.recipe.load import load_recipe
 from burnish.recipe.schema import Recipe
 from burnish.types import Conversation, Document, Example, Row
+from tests.conftest import conversation, write_jsonl
 
 
 class Words:
@@ -110,7 +110,7 @@ def test_nothing_behind_the_last_wanted_row_is_read(tmp_path: Path) -> None:
 
 def test_a_row_that_the_data_does_not_have_is_named(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [conversation(index) for index in range(4)])
-    with pytest.raises(UsageError, match="row b.jsonl:1: the data has 4 rows"):
+    with pytest.raises(UsageError, match=r"row b\.jsonl:1: the data has 4 rows"):
         list(sample_rows(recipe_of(path), Ledger(), wanted=["2", "b.jsonl:1"]))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,7 +18,6 @@ from burnish.chat.page import COUNT_WORDS, Facts, Lost, html
 from burnish.chat.paint import terminal
 from burnish.chat.strip import Strip, strip_of
 from burnish.cli.output import Output
-from burnish.cli.train import Overrides
 from burnish.data.ledger import Entry, Ledger
 from burnish.data.sample import fit_row, names, sample_rows
 from burnish.models.tokenizer import ChatTokenizer, load_chat_tokenizer
@@ -37,7 +36,10 @@ def command(
     model: Annotated[
         str, typer.Option(help="Whose tokenizer and chat template: directory, hub id or `marble`.")
     ],
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Keys of a recipe, as key=value.", metavar="[KEY=VALUE]..."),
+    ] = None,
     chat_template: Annotated[
         Path | None, typer.Option(help="A Jinja file instead of the model's own.")
     ] = None,
@@ -59,10 +61,15 @@ def command(
 
     Recipe keys may follow as key=value, such as `on_too_long=cut_answer`.
     """
-    said = {"model": model, "datasets": [{"path": data, "format": format}], "train_on": train_on}
+    said: dict[str, Any] = {
+        "model": model,
+        "datasets": [{"path": data, "format": format}],
+        "train_on": train_on,
+        "on_bad_row": "drop",
+    }
     said |= {"chat_template": str(chat_template)} if chat_template else {}
     said |= {"max_length": max_length} if max_length else {}
-    said |= {"on_bad_row": "drop"}
+    # JSON is YAML, so that a path reads as it is written, whatever characters it has.
     words = [f"{key}={json.dumps(value)}" for key, value in said.items()]
     sample = Sample(load_recipe(None, [*words, *(overrides or [])]).recipe, row or ())
     output = Output(as_json=as_json)
@@ -90,7 +97,7 @@ class Sample:
     """Rows of a recipe as strips, made one by one, with the figures of those made so far."""
 
     recipe: Recipe
-    wanted: Iterable[str] = ()
+    wanted: Sequence[str] = ()
     ledger: Ledger = field(default_factory=Ledger)
     counts: Counter[str] = field(default_factory=Counter)
     rows: int = 0
@@ -102,28 +109,25 @@ class Sample:
 
     def strips(self, most: int | None) -> Iterator[Strip]:
         """The strips of at most so many rows; all rows where `most` is None."""
-        rows = sample_rows(self.recipe, self.ledger, wanted=tuple(self.wanted))
+        rows = sample_rows(self.recipe, self.ledger, wanted=self.wanted)
         # A template is asked for where a conversation is among the first rows, as training asks among all.
         head = list(islice(rows, most))
         chat = any(isinstance(row.content, Conversation) for row in head)
         self.tokenizer = _load_tokenizer(self.recipe, chat=chat)
-        tried = 0
-        for row in chain(head, rows):
+        for tried, row in enumerate(chain(head, rows), start=1):
             yield from self._strips_of(row, self.tokenizer.encoder)
-            tried += 1
             if most is not None and (self.rows == most or tried - self.rows >= GIVE_UP):
                 break
         self.complete = not self.wanted and next(rows, None) is None
 
     def lost(self) -> list[Entry]:
         """What the ledger says of the rows that were looked at."""
-        wanted = tuple(self.wanted)
         entries = self.ledger.entries()
-        return [one for one in entries if not wanted or names(wanted, one.row, one.file, one.line)]
+        return [one for one in entries if not self.wanted or names(self.wanted, one.row, one.file, one.line)]
 
     def scope(self) -> str:
         """Of what the figures tell."""
-        return "(all of the data)" if self.complete else "(of these rows only; `burnish check` reads all)"
+        return "(all of the data)" if self.complete else "(not all of the data; `burnish check` reads it all)"
 
     def figures(self) -> str:
         """The counts and the share that teaches, in words."""
@@ -139,10 +143,12 @@ class Sample:
         self.counts.update(encoder.counts - before_counts)
         self.rows += bool(parts)
         strip: Strip | None = None
+        origins_of: Any = getattr(encoder, "origins", None)
         for number, part in enumerate(parts, start=1):
             strip = strip_of(
                 part.example,
                 encoder,
+                origins=origins_of and origins_of(row, part.view)[part.start :][: len(part.example)],
                 place=str(row.origin),
                 view=number,
                 num_views=len(parts),
