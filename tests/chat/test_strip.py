@@ -71,9 +71,9 @@ def test_a_token_without_weight_is_drawn_as_context_whatever_it_came_from() -> N
             "reasoning 3.reasoning_content[2:9]",
         ),
         (
-            TokenOrigin("tool call", 1, "name", (0, 4)),
+            TokenOrigin("tool call", 1, "tool_calls[0].function.name", (0, 4)),
             "message 1, tool call, name, characters 0 to 4",
-            "tool call 1.name[0:4]",
+            "tool call 1.tool_calls[0].function.name[0:4]",
         ),
         (
             TokenOrigin("prompt", 0, "content", (0, 2)),
@@ -81,9 +81,9 @@ def test_a_token_without_weight_is_drawn_as_context_whatever_it_came_from() -> N
             "prompt 0.content[0:2]",
         ),
         (
-            TokenOrigin("prompt", -1, "name"),
+            TokenOrigin("prompt", -1, "tools[0].function.name"),
             "prompt: the tools offered, name",
-            "prompt tools.name",
+            "prompt tools[0].function.name",
         ),
         (
             TokenOrigin("no weight", 1, "content", (0, 2)),

@@ -10,11 +10,12 @@ import pytest
 
 from burnish.chat.grade import RowRefused
 from burnish.data.ledger import Ledger
-from burnish.data.prepare import encode_rows, read_rows
-from burnish.data.sample import Part, fit_row, sample_rows
+from burnish.data.sample import Encodes, Part, fit_row, sample_rows
 from burnish.errors import UsageError
+from burnish.models.tokenizer import load_chat_tokenizer
 from burnish.recipe.load import load_recipe
 from burnish.recipe.schema import Recipe
+from burnish.training.session import encode_recipe
 from burnish.types import Conversation, Document, Example, Row
 from tests.conftest import conversation, write_jsonl
 
@@ -48,7 +49,7 @@ def recipe_of(path: Path, **more: Any) -> Recipe:
     return load_recipe(None, {"model": "marble", "datasets": str(path), "on_bad_row": "drop", **more}).recipe
 
 
-def sampled(recipe: Recipe, encoder: Words) -> tuple[list[list[Part]], Ledger]:
+def sampled(recipe: Recipe, encoder: Encodes) -> tuple[list[list[Part]], Ledger]:
     ledger = Ledger()
     parts = [fit_row(row, encoder, recipe, ledger) for row in sample_rows(recipe, ledger)]
     return [part for part in parts if part], ledger
@@ -60,12 +61,12 @@ def messages(*texts: str) -> dict[str, Any]:
 
 
 ROWS = [
-    messages("a b", "c d e"),
-    messages("a b", "c d e"),  # a duplicate
-    messages("a b", "no"),
-    messages("a b c d e f g h i", "j"),  # nothing graded within 8
-    messages("a b c d", "e f g h i j", "k", "l"),  # cut within the first reply, nothing of the second
-    messages("a", "trim"),
+    messages("What is it?", "A cat."),
+    messages("What is it?", "A cat."),  # a duplicate
+    messages("word " * 50, "A cat."),  # nothing graded within 40
+    messages("What is it?", "A cat " * 30, "And that?", "A mat."),
+    messages("Who?", "  A cat.\n\n"),
+    messages("Who?", ""),
     {"messages": [{"role": "user", "content": "x"}]},
 ]
 
@@ -74,12 +75,24 @@ ROWS = [
 def test_a_sample_of_all_rows_is_what_training_feeds_and_enters_in_its_ledger(
     too_long: str, tmp_path: Path
 ) -> None:
-    recipe = recipe_of(write_jsonl(tmp_path / "a.jsonl", ROWS), max_length=8, on_too_long=too_long)
-    trained = encode_rows(read_rows(recipe), Words(), recipe)
-    parts, ledger = sampled(recipe, Words())
-    assert [tuple(part.example for part in row) for row in parts] == trained.train
+    path = write_jsonl(tmp_path / "a.jsonl", ROWS)
+    recipe = recipe_of(path, max_length=40, on_too_long=too_long)
+    tokenizer, trained = encode_recipe(recipe)
+    parts, ledger = sampled(recipe, load_chat_tokenizer("marble").encoder)
+    assert tokenizer.stop_ids
+    assert [tuple(part.example for part in row) for row in parts] == [tuple(row) for row in trained.train]
     assert ledger.entries() == trained.ledger.entries()
-    assert {"duplicate", "says no", "too long"} <= {entry.reason for entry in ledger.entries()}
+    assert {"duplicate", "too long"} <= {entry.reason for entry in ledger.entries()}
+
+
+@pytest.mark.parametrize(("too_long", "actions"), [("drop", {"dropped"}), ("cut_answer", {"dropped", "cut"})])
+def test_what_a_sample_loses_is_in_its_ledger(too_long: str, actions: set[str], tmp_path: Path) -> None:
+    rows = [messages("a", "no"), messages("a b c d e f g h i", "j"), messages("a b c", "d e f g h i j")]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    parts, ledger = sampled(recipe_of(path, max_length=8, on_too_long=too_long), Words())
+    assert [entry.reason for entry in ledger.entries()] == ["says no", "too long", "too long"]
+    assert {entry.action for entry in ledger.entries()} == actions
+    assert [part.example.cut for row in parts for part in row] == ([2] if "cut" in actions else [])
 
 
 def test_the_windows_of_a_long_text_know_where_in_it_they_begin(tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ COUNT_WORDS = {
     "control_lookalikes": "pieces of text that look like control tokens, fed as plain text",
     "trimmed_replies": "replies whose white space the template trims",
     "unspelled_replies": "replies that the vocabulary cannot spell in full",
+    "forgotten_reasoning": "turns before which the template drops earlier reasoning: they have views of their own",
+    "reasoning_left_out": "messages whose reasoning is left out, as the recipe says",
+    "searched_replies": "replies found by a search of the render, for the template hides where their text went",
+    "loose_prompts": "turns that the template renders with other white space than it prompts with",
 }
 """What an encoder counts, in words."""
 

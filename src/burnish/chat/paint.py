@@ -14,13 +14,13 @@ from burnish.chat.strip import Strip, visible
 
 STYLES = {
     "context": "grey58",
-    "reply": "black on #b9e2cc",
-    "reasoning": "black on #bcd6f5",
-    "tool call": "black on #d9c8f0",
-    "template": "black on #ecdcae",
+    "reply": "grey7 on #b9e2cc",
+    "reasoning": "grey7 on #bcd6f5",
+    "tool call": "grey7 on #d9c8f0",
+    "template": "grey7 on #ecdcae",
     "stop": "bold white on #1d6b49",
 }
-_SHARED, _CUT, _MARK = "grey37", "#d0604c", "bold #b8860b"
+_SHARED, _CUT, _MARK = "grey46", "#d0604c", "bold #b8860b"
 _LINE = "⏎\n"
 
 

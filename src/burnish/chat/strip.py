@@ -118,10 +118,10 @@ def short_origin(origin: TokenOrigin) -> str:
     """An origin for programs: "reply 1.content[0:5]", "prompt", "template", "stop"."""
     if origin.message is None:
         return origin.reason
-    message = "tools" if origin.message < 0 else str(origin.message)
-    field = f".{origin.field}" if origin.field else ""
+    # The tools are no message, and their field begins with their name: "prompt tools[0].function.name[0:4]".
+    named = [str(origin.message)] * (origin.message >= 0) + [origin.field] * bool(origin.field)
     span = f"[{origin.span[0]}:{origin.span[1]}]" if origin.span else ""
-    return f"{origin.reason} {message}{field}{span}"
+    return f"{origin.reason} {'.'.join(map(str, named))}{span}"
 
 
 def origin_in_words(origin: TokenOrigin) -> str:
@@ -137,7 +137,7 @@ def origin_in_words(origin: TokenOrigin) -> str:
         named = PART_WORDS.get(origin.reason)
         where += [named] if named else []
         if origin.field and (named is None or origin.reason == "tool call"):
-            where.append(origin.field)
+            where.append(origin.field.rpartition(".function.")[2])
         if origin.span:
             where.append(f"characters {origin.span[0]} to {origin.span[1]}")
     if origin.reason == "prompt":

@@ -9,19 +9,30 @@ sample_rows(recipe, ledger, wanted=["6", "data/train.jsonl:40"])      two partic
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from burnish.chat.encode import cut_answer
 from burnish.chat.grade import RowRefused
 from burnish.data.ledger import Ledger
-from burnish.data.prepare import CHANGES, Encodes, windows
+from burnish.data.prepare import CHANGES, windows
 from burnish.data.read import read_source
 from burnish.data.split import drop_duplicates
 from burnish.errors import UsageError
 from burnish.recipe.choices import TooLong
 from burnish.recipe.schema import Recipe
 from burnish.types import Document, Example, Rejected, Row
+
+
+class Encodes(Protocol):
+    """Whoever turns a row into token sequences; `counts` tells what was out of the ordinary so far."""
+
+    counts: Counter[str]
+
+    def encode(self, row: Row) -> list[Example]:
+        """The row's sequences; RowRefused where it cannot be graded exactly."""
 
 
 @dataclass(frozen=True, slots=True)
