@@ -52,6 +52,31 @@ def test_json_gives_every_row_and_says_of_each_token_where_it_came_from(preview:
     assert given[0]["origin"][-1].startswith("stop")
 
 
+def test_the_origin_of_a_graded_token_is_the_place_of_its_text_in_the_row(
+    preview: Any, hundred: Path
+) -> None:
+    for one in lines(preview(hundred, "--limit", "9", "--json")):
+        contents = [message["content"] for message in conversation(one["row"])["messages"]]
+        found = ""
+        for token, origin, bit in zip(one["tokens"], one["origin"], one["graded"], strict=True):
+            place = re.fullmatch(r"(reply|prompt) (\d)\.content\[(\d+):(\d+)\]", origin)
+            assert bool(bit) == (origin.split()[0] in ("reply", "stop"))
+            if place is not None:
+                assert contents[int(place[2])][int(place[3]) : int(place[4])] == token
+                found += token
+        assert found == "".join(contents)
+
+
+def test_the_windows_of_a_long_text_have_the_origins_of_their_own_tokens(
+    preview: Any, tmp_path: Path
+) -> None:
+    data = write_jsonl(tmp_path / "d.jsonl", [{"text": "The sun is bright, and so it stays. " * 9}])
+    (whole,), parts = (lines(preview(data, "--json", *words)) for words in ((), ("--max-length", "20")))
+    assert len(parts) > 2
+    rejoined = parts[0]["origin"] + [origin for part in parts[1:] for origin in part["origin"][1:]]
+    assert rejoined == whole["origin"]
+
+
 def test_no_more_rows_are_encoded_or_read_than_are_shown(
     preview: Any, hundred: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

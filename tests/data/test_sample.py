@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from burnish.chat.grade import RowRefused
+from burnish.chat.refusal import RowRefused
 from burnish.data.ledger import Ledger
 from burnish.data.sample import Encodes, Part, fit_row, sample_rows
 from burnish.errors import UsageError

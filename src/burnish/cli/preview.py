@@ -44,7 +44,9 @@ def command(
         Path | None, typer.Option(help="A Jinja file instead of the model's own.")
     ] = None,
     format: Annotated[str, typer.Option(help="Layout of the records; auto looks and says why.")] = "auto",
-    train_on: Annotated[str, typer.Option(help="Grade `all` assistant turns, or the `last`.")] = "all",
+    train_on: Annotated[
+        str, typer.Option(help="Grade `all` assistant turns, the `last`, or `none-but-flagged`.")
+    ] = "all",
     max_length: Annotated[
         int | None, typer.Option(help="Longest example, in tokens, as in a recipe.")
     ] = None,
@@ -143,12 +145,11 @@ class Sample:
         self.counts.update(encoder.counts - before_counts)
         self.rows += bool(parts)
         strip: Strip | None = None
-        origins_of: Any = getattr(encoder, "origins", None)
         for number, part in enumerate(parts, start=1):
             strip = strip_of(
                 part.example,
                 encoder,
-                origins=origins_of and origins_of(row, part.view)[part.start :][: len(part.example)],
+                origins=encoder.origins(row, part.view)[part.start :][: len(part.example)],
                 place=str(row.origin),
                 view=number,
                 num_views=len(parts),
@@ -166,6 +167,7 @@ def _load_tokenizer(recipe: Recipe, *, chat: bool) -> ChatTokenizer:
         chat_template=recipe.chat_template,
         chat_template_kwargs=recipe.chat_template_kwargs,
         train_on=recipe.train_on.value,
+        reasoning=recipe.reasoning.value,
         chat=chat,
     )
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from burnish.chat.encode import cut_answer
-from burnish.chat.grade import RowRefused
+from burnish.chat.refusal import RowRefused
 from burnish.data.ledger import Ledger
 from burnish.data.prepare import CHANGES, windows
 from burnish.data.read import read_source
