@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from burnish.chat.conservation import find, must_say
 from burnish.chat.encode import Encoder
 from burnish.chat.grade import trained_turns
+from burnish.chat.reasoning import opened_by
 from burnish.types import Completion, Conversation, Document, Example, Row
 
 LENGTHS = "ids and weights differ in length"
@@ -126,7 +127,9 @@ def _turns(encoder: Encoder, conversation: Conversation, example: Example) -> It
             if not example.cut:
                 yield NO_STOP, turn, f"ends {encoder.decode(ids[max(begin, cursor - 8) : cursor])!r}"
         else:
-            yield from _reply(encoder, asked, turn, ids[begin:cursor])
+            # The tag of a reply that thinks may be the prompt's: "<think>\n" is fed, "why</think>so" is graded.
+            opened = opened_by(encoder.decode(prompt[-16:])) or ""
+            yield from _reply(encoder, asked, turn, opened + encoder.decode(ids[begin:cursor]))
         yield from _weights(asked, turn, weights[begin:cursor], wanted.get(turn, 0.0))
     if any(weights[cursor:]):
         yield GRADED_AFTER, example.turns[-1], _quote(encoder, ids, weights, cursor, len(ids))
@@ -143,9 +146,8 @@ def _weights(asked: Conversation, turn: int, weights: list[float], wanted: float
         yield WRONG_WEIGHT, turn, f"{sorted(set(weights))} where the message has {wanted}"
 
 
-def _reply(encoder: Encoder, asked: Conversation, turn: int, ids: list[int]) -> Iterator[Broken]:
+def _reply(encoder: Encoder, asked: Conversation, turn: int, spelled: str) -> Iterator[Broken]:
     """The graded ids spell the reply: its reasoning, its content, its calls."""
-    spelled = encoder.decode(ids)
     # In order within each kind: Gemma-4 writes a call before what was said with it.
     cursors = dict.fromkeys(("reasoning", "reply", "tool call"), 0)
     for kind, text in must_say(asked.messages[turn]):

@@ -24,7 +24,7 @@ from burnish.chat.grade import Stops, TrainOn, Turn, find_stops, grade
 from burnish.chat.guard import Guard, Guarded
 from burnish.chat.origins import origins_of
 from burnish.chat.provenance import TokenOrigin
-from burnish.chat.reasoning import Reasoning, turned_off, without_reasoning
+from burnish.chat.reasoning import Reasoning, is_reasoning_tag, turned_off, without_reasoning
 from burnish.chat.refusal import RowRefused
 from burnish.chat.scene import Scene
 from burnish.chat.segments import SegmentTokenizer, any_of
@@ -150,7 +150,9 @@ class Encoder:
             self._segments.added[stop] for stop in self._stops.known & self._segments.added.keys()
         }
         self._segments.guard(controls)
-        self._guard = Guard(controls=controls, in_replies=self._segments.special | self._stops.known)
+        # What was thought stands in tags that some tokenizers list as special, and a reply is to write them.
+        forbidden = {token for token in self._segments.special if not is_reasoning_tag(token)}
+        self._guard = Guard(controls=controls, in_replies=forbidden | self._stops.known)
 
     @property
     def stop_ids(self) -> frozenset[int]:

@@ -246,7 +246,9 @@ def _follow_block(
 
 def _is_forgotten(message: Message, index: int, full: Rendered) -> bool:
     """Whether the template drops the reasoning that a reply begins with, as if it were history already."""
-    end = inline_block(message.get("content"))
+    content = message.get("content")
+    # The whitespace behind the closing tag may stay: "<think>why</think>\n\nso" -> "\n\nso".
+    end = len(content[: inline_block(content)].rstrip()) if isinstance(content, str) else 0
     kept = [run.offset for run in full.runs if run.leaf >= 0 and full.leaves[run.leaf].message == index]
     return bool(end and full.leaves) and min(kept, default=end) >= end
 

@@ -104,6 +104,11 @@ def is_block(text: str) -> bool:
     return first is not None and not _closes(first[0]) and bool(_NAME.search(text.split(maxsplit=1)[0]))
 
 
+def is_reasoning_tag(token: str) -> bool:
+    """Whether a token opens or closes what was thought: "<think>", "</think>", "[/THINK]"."""
+    return bool(TAG.fullmatch(token)) and bool(_NAME.search(token)) and "|" not in token
+
+
 def is_closed(block: str) -> bool:
     """Whether a block has its closing tag too: "<think>\\n\\n</think>\\n\\n", "<|channel>thought\\n<channel|>"."""
     return len(TAG.findall(block)) > 1

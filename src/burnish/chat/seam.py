@@ -61,11 +61,18 @@ def find_seam(index: int, fed: Rendered, full: Rendered) -> Seam:
 
 
 def _headers(header: str) -> Iterator[tuple[str, str]]:
-    """The header of a prompt and the reasoning block after it: with none first, then from the last tag on."""
+    """The header of a prompt and the reasoning block after it: with none first, then from the last tag on.
+
+    At last without what ends the message before it: Bielik closes a tool's answer in the prompt, not in history.
+    """
+    tags = list(TAG.finditer(header))
     yield header, ""
-    for tag in reversed(list(TAG.finditer(header))):
+    for tag in reversed(tags):
         if is_block(header[tag.start() :]):
             yield header[: tag.start()], header[tag.start() :]
+    for tag in tags[1:]:
+        if not is_block(header[tag.start() :]) and not header[tag.start() :].startswith("</"):
+            yield header[tag.start() :], ""
 
 
 def _follow(header: str, text: str, start: int, limit: int) -> int | None:
