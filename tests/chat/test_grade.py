@@ -80,6 +80,39 @@ def test_the_template_itself_tells_which_token_ends_a_turn(source: str, eos: str
     assert [turn.completion for turn in turns] == [f"a{ends}", f"b{ends}"]
 
 
+def test_a_turn_that_nothing_closes_ends_with_the_header_of_whoever_speaks_next() -> None:
+    # GLM-4: "<|user|>\nu<|assistant|>\na<|user|>\nv", and generation stops at <|user|> or <|tool|>.
+    glm = (
+        "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] }}"
+        "{{ m.tool_calls[0].function.name if m.tool_calls }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n{{ '' }}{% endif %}"
+    )
+    assert stops_of(glm, "</s>") == {"</s>", "<|user|>"}
+    first, second = graded(glm, user("u"), assistant("a"), user("v"), assistant("b"), eos="</s>")
+    assert (first.completion, second.completion) == ("a<|user|>", "b<|user|>")
+    called = assistant("", tool_calls=[{"type": "function", "function": {"name": "get", "arguments": {}}}])
+    (turn,) = graded(glm, user("u"), called, eos="</s>")
+    assert (turn.completion, turn.stop) == ("get<|tool|>", "<|tool|>")
+
+
+def test_reasoning_in_a_channel_of_its_own_is_one_turn_with_one_stop_token() -> None:
+    channels = (
+        "{% for m in messages %}{% if m['role'] == 'assistant' %}"
+        "{% if loop.last and m.thinking %}"
+        "{{ '<|start|>assistant<|channel|>analysis<|message|>' + m.thinking + '<|end|>' }}{% endif %}"
+        "{{ '<|start|>assistant<|channel|>final<|message|>' + m['content'] }}"
+        "{{ '<|return|>' if loop.last else '<|end|>' }}"
+        "{% else %}{{ '<|start|>' + m['role'] + '<|message|>' + m['content'] + '<|end|>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+    )
+    talk = [user("u"), assistant("a", thinking="why"), user("v"), assistant("b", thinking="hm")]
+    first, second = graded(channels, *talk, eos="</s>")
+    final = "<|start|>assistant<|channel|>final<|message|>"
+    assert first.completion == f"<|channel|>analysis<|message|>why<|end|>{final}a<|return|>"
+    assert second.completion == f"<|channel|>analysis<|message|>hm<|end|>{final}b<|return|>"
+    assert "why" not in second.context and stops_of(channels, "</s>") == {"</s>", "<|return|>"}
+
+
 def test_a_template_that_refuses_the_probe_ends_turns_with_eos() -> None:
     assert stops_of("{{ raise_exception('no') }}", "</s>") == {"</s>"}
 

@@ -116,6 +116,9 @@ def find_stops(template: Renderer, controls: re.Pattern[str], eos_token: str) ->
     # From the last shared one back: `<|END_RESPONSE|>` stands before the token that inference stops at.
     if eos_token not in shared:
         known.update(closing[:1])
+    # GLM-4 writes nothing after a reply: the header of whoever speaks next ends it, and is what a model stops at.
+    if not own and (header := controls.match(followed)):
+        known.add(header[0])
     return Stops(controls, frozenset(known))
 
 
@@ -191,11 +194,7 @@ def _turn(scene: Scene, index: int, weight: float, stops: Stops, reasoning: Reas
         full, seam = _with_reply(full, seam, index, message["content"], 0)
     end = stops.first(full.text, max(seam.begin, seam.own[1]))
     if end is None:
-        rest = full.text[seam.begin :][-40:]
-        raise RowRefused(
-            "no stop token after the reply",
-            f"message {index}: the render ends {rest!r}, with no control token of the tokenizer",
-        )
+        full, end = _ended_by_next(scene, index, full, stops)
     kept = check_reply(message, index, full, (seam.begin, end[0]), opened_by(context) or "")
     completion = _slice(full, seam.begin, end[0])
     _refuse_foreign(completion, index)
@@ -211,6 +210,21 @@ def _turn(scene: Scene, index: int, weight: float, stops: Stops, reasoning: Reas
         replace(kept, forgotten=history.forgotten, searched=kept.searched or history.searched),
         extends,
     )
+
+
+def _ended_by_next(
+    scene: Scene, index: int, full: Rendered, stops: Stops
+) -> tuple[Rendered, tuple[int, str]]:
+    """The render with the control token that opens whatever comes next, where the template closes no turn itself."""
+    header = stops.controls.match(scene.after(index)[len(full.text) :])
+    if header is None:
+        raise RowRefused(
+            "no stop token after the reply",
+            f"message {index}: the render ends {full.text[-40:]!r}, with no control token of the tokenizer",
+        )
+    length = len(full.text)
+    runs = (*full.runs, Run(length, length + header.end(), -1, 0))
+    return Rendered(full.text + header[0], runs, full.leaves), (length + header.end(), header[0])
 
 
 def _as_followed(scene: Scene, index: int, context: str, reasoning: Reasoning) -> tuple[Scene, Message]:

@@ -84,6 +84,20 @@ class Scene:
             traced = self.template.trace(self.messages[: index + 1], **self._rest())
         return traced if traced.text == plain else untraced(plain)
 
+    def after(self, index: int) -> str:
+        """The render up to message `index` and one more: the next one, or what could be; "" where it is none."""
+        probe: Message = {"role": "user", "content": "Question"}
+        if calls := self.messages[index].get("tool_calls"):
+            probe = {"role": "tool", "content": "4", "tool_call_id": str(calls[0].get("id", ""))}
+        following = self.messages[index + 1 : index + 2] or [probe]
+        before = self.reply(index).text
+        try:
+            with _refused(index + 2):
+                text = self.template.render([*self.messages[: index + 1], *following], **self._rest())
+        except RowRefused:
+            return ""
+        return text if text.startswith(before) else ""
+
     def _rest(self) -> dict[str, Any]:
         given = self.conversation
         return {"tools": given.tools, "documents": given.documents, "variables": given.variables}
