@@ -20,8 +20,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,7 +49,11 @@ _SETTINGS = {"TOKENIZERS_PARALLELISM": "false", "MALLOC_ARENA_MAX": "1", "PYTHON
 
 
 class ChildDied(Exception):
-    """The child ended, or was ended, before it answered."""
+    """The child ended, or was ended, before it answered; `was_slow` where that is why."""
+
+    def __init__(self, how: str, *, was_slow: bool = False) -> None:
+        super().__init__(how)
+        self.was_slow = was_slow
 
 
 class Cell:
@@ -78,7 +83,12 @@ class Cell:
         return self._process.poll() is None
 
     def ask(
-        self, job: dict[str, Any], *, key: str, made_from: Callable[[], bytes], patience: float = SILENCE_SECONDS
+        self,
+        job: dict[str, Any],
+        *,
+        key: str,
+        made_from: Callable[[], bytes],
+        patience: float = SILENCE_SECONDS,
     ) -> tuple[dict[str, Any], bytes]:
         """Send one request and return the answer's JSON and bytes; ChildDied where there is none.
 
@@ -112,7 +122,9 @@ class Cell:
                 if "beat" not in header:
                     return header, blob
                 silence = SILENCE_SECONDS
-        except BaseException as error:  # half an answer may be left in the pipe, so the child is of no more use
+        except (
+            BaseException
+        ) as error:  # half an answer may be left in the pipe, so the child is of no more use
             signal = self._process.poll()
             self.end()
             if isinstance(error, OSError | ValueError):
@@ -141,7 +153,7 @@ class Cell:
         pieces: list[bytes] = []
         while count:
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise ChildDied(f"took longer than {RENDER_SECONDS} s")
+                raise ChildDied(f"took longer than {RENDER_SECONDS} s", was_slow=True)
             piece = os.read(descriptor, min(count, 1 << 20))
             if not piece:
                 self._process.wait()
@@ -155,23 +167,23 @@ _idle: list[Cell] = []
 _lock = threading.Lock()
 
 
-@contextmanager
-def borrowed() -> Iterator[Cell]:
-    """A child for the length of a block: one that waits for work, or a new one."""
+def take() -> Cell:
+    """A child to work with: one that waits for work, or a new one; `give_back` returns it."""
     with _lock:
         while _idle and not _idle[-1].alive:
             _idle.pop().end()
         cell = _idle.pop() if _idle else None
-    cell = cell or Cell()
-    try:
-        yield cell
-    finally:
-        with _lock:
-            kept = cell.alive and len(_idle) < _IDLE
-            if kept:
-                _idle.append(cell)
-        if not kept:
-            cell.end()
+    return cell or Cell()
+
+
+def give_back(cell: Cell) -> None:
+    """Keep the child for the next request, or end it where enough are kept."""
+    with _lock:
+        kept = cell.alive and len(_idle) < _IDLE
+        if kept:
+            _idle.append(cell)
+    if not kept:
+        cell.end()
 
 
 def _end_all() -> None:
@@ -190,6 +202,14 @@ atexit.register(_end_all)
 os.register_at_fork(after_in_child=_forget_all)
 
 
+@dataclass(slots=True)
+class _Probe:
+    """Whether a template is being got to know, and the limit that it broke meanwhile."""
+
+    is_on: bool = False
+    breach: TemplateBreach | None = None
+
+
 class BoundedTemplate(ChatTemplate):
     """A chat template that renders in a child process; pickled, it is the plain template again."""
 
@@ -198,8 +218,7 @@ class BoundedTemplate(ChatTemplate):
         self.plain = template
         self._pickled = pickle.dumps(template)
         self._key = hashlib.sha256(self._pickled).hexdigest()
-        self._is_probed = False
-        self._breach: TemplateBreach | None = None
+        self._probe = _Probe()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _same, (self.plain,)
@@ -214,24 +233,32 @@ class BoundedTemplate(ChatTemplate):
         runs = tuple(Run(*run) for run in value["runs"])
         return Rendered(value["text"], runs, tuple(Leaf(*leaf) for leaf in value["leaves"]))
 
+    def given(self, variables: Mapping[str, Any]) -> BoundedTemplate:
+        """`ChatTemplate.given`, bounded as this one is."""
+        other = BoundedTemplate(self.plain.given(variables))  # type: ignore[attr-defined,unused-ignore]
+        other._probe = self._probe
+        return other
+
     @contextmanager
     def probed(self) -> Iterator[None]:
-        """While the template is got to know: the first breach ends the block, and all renders after it."""
-        self._is_probed = True
+        """While the template is got to know: one breach is enough, and the block ends with it."""
+        probe = self._probe
+        probe.is_on = True
         try:
             yield
         finally:
-            self._is_probed, breach, self._breach = False, self._breach, None
+            probe.is_on, breach, probe.breach = False, probe.breach, None
             if breach is not None:
                 raise breach
 
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._breach is not None:
-            raise self._breach
+        probe = self._probe
+        if probe.breach is not None:
+            raise probe.breach
         try:
             return call_bounded(method, args, kwargs, key=self._key, made_from=lambda: self._pickled)
         except TemplateBreach as breach:
-            self._breach = breach if self._is_probed else None
+            probe.breach = breach if probe.is_on else None
             raise
 
 
@@ -240,11 +267,17 @@ def call_bounded(
 ) -> Any:
     """Call a method of a template in a child, and raise here what it raised there."""
     job = {"do": method, "args": args, "kwargs": kwargs}
-    try:
-        with borrowed() as cell:
+    for attempt in (1, 2):
+        cell = take()
+        try:
             header, _ = cell.ask(job, key=key, made_from=made_from)
-    except ChildDied as death:
-        raise TemplateBreach(str(death)) from None
+            break
+        except ChildDied as death:
+            # Killed from outside, it may be asked again; what took too long would take too long again.
+            if attempt == 2 or death.was_slow:
+                raise TemplateBreach(str(death)) from None
+        finally:
+            give_back(cell)
     if "error" in header:
         raise_again(header)
     return header["value"]

@@ -86,9 +86,11 @@ class LimitedTemplate(ChatTemplate):
         """`ChatTemplate.trace` on the budget."""
         return self._within_limits(super().trace, args, kwargs)  # type: ignore[misc,unused-ignore]
 
-    def _within_limits(
-        self, call: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Any:
+    def given(self, variables: Mapping[str, Any]) -> LimitedTemplate:
+        """`ChatTemplate.given`, limited as this one is."""
+        return LimitedTemplate(super().given(variables), self._beat)  # type: ignore[misc,unused-ignore]
+
+    def _within_limits(self, call: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if self._running:
             return call(*args, **kwargs)
         self._beat()
