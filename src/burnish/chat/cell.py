@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +30,16 @@ from typing import Any, NoReturn
 import orjson
 
 import burnish
-from burnish.chat.child import LENGTH, LENGTHS, RENDER_SECONDS, TemplateBreach
+from burnish.chat.child import LENGTH, LENGTHS, TemplateBreach, too_slow
 from burnish.chat.provenance import Leaf, Rendered, Run
 from burnish.chat.template import ChatTemplate, TemplateRefusal
 from burnish.errors import DataError
 
-SILENCE_SECONDS = RENDER_SECONDS + 2.0
-"""How long a child may say nothing before it is ended: it is deaf to its own alarm then."""
+RENDER_SECONDS = 5.0
+"""How long one render may take; the child ends it itself."""
+
+DEAF_SECONDS = 2.0
+"""How much longer a child may say nothing before it is ended: it is deaf to its own alarm then."""
 
 START_SECONDS = 60.0
 """How long a child may take to start, or to load a tokenizer, on a machine that is busy."""
@@ -88,17 +92,21 @@ class Cell:
         *,
         key: str,
         made_from: Callable[[], bytes],
-        patience: float = SILENCE_SECONDS,
+        patience: float = 0.0,
     ) -> tuple[dict[str, Any], bytes]:
         """Send one request and return the answer's JSON and bytes; ChildDied where there is none.
 
         `key` names the template or encoder that the request is for; `made_from` pickles it where the child does not
-        hold it yet, and then the first sign of life may take `patience`.
+        hold it yet, and then the first sign of life may take `patience` seconds.
         """
-        header, blob = self._ask({**job, "key": key, "made_from": None}, SILENCE_SECONDS)
+        header, blob = self._ask({**job, "key": key, "made_from": None}, 0.0)
         if header.get("missing"):
             header, blob = self._ask({**job, "key": key, "made_from": made_from()}, patience)
         return header, blob
+
+    def kill(self) -> None:
+        """End the child from another thread than the one that waits for its answer."""
+        self._process.kill()
 
     def end(self) -> None:
         """End the child at once."""
@@ -111,8 +119,9 @@ class Cell:
                 except OSError:  # what was still to be written has no reader any more
                     continue
 
-    def _ask(self, job: dict[str, Any], silence: float) -> tuple[dict[str, Any], bytes]:
-        message = pickle.dumps(job, protocol=pickle.HIGHEST_PROTOCOL)
+    def _ask(self, job: dict[str, Any], patience: float) -> tuple[dict[str, Any], bytes]:
+        message = pickle.dumps({**job, "seconds": RENDER_SECONDS}, protocol=pickle.HIGHEST_PROTOCOL)
+        silence = max(patience, RENDER_SECONDS + DEAF_SECONDS)
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(LENGTH.pack(len(message)) + message)
@@ -121,7 +130,7 @@ class Cell:
                 header, blob = self._read(time.monotonic() + silence)
                 if "beat" not in header:
                     return header, blob
-                silence = SILENCE_SECONDS
+                silence = RENDER_SECONDS + DEAF_SECONDS
         except (
             BaseException
         ) as error:  # half an answer may be left in the pipe, so the child is of no more use
@@ -153,7 +162,7 @@ class Cell:
         pieces: list[bytes] = []
         while count:
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise ChildDied(f"took longer than {RENDER_SECONDS} s", was_slow=True)
+                raise ChildDied(too_slow(RENDER_SECONDS), was_slow=True)
             piece = os.read(descriptor, min(count, 1 << 20))
             if not piece:
                 self._process.wait()
@@ -165,6 +174,7 @@ class Cell:
 
 _idle: list[Cell] = []
 _lock = threading.Lock()
+_starter = ThreadPoolExecutor(1, thread_name_prefix="burnish-cells")
 
 
 def take() -> Cell:
@@ -173,7 +183,12 @@ def take() -> Cell:
         while _idle and not _idle[-1].alive:
             _idle.pop().end()
         cell = _idle.pop() if _idle else None
-    return cell or Cell()
+    return cell or start()
+
+
+def start() -> Cell:
+    """A new child; started in a thread that never ends, for on Linux a child dies with the thread it came from."""
+    return _starter.submit(Cell).result()
 
 
 def give_back(cell: Cell) -> None:
@@ -193,8 +208,9 @@ def _end_all() -> None:
 
 def _forget_all() -> None:
     """After a fork: the children are the other process's, and its lock may have been held."""
-    global _lock
+    global _lock, _starter
     _lock = threading.Lock()
+    _starter = ThreadPoolExecutor(1, thread_name_prefix="burnish-cells")
     _idle.clear()
 
 

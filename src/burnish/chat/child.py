@@ -40,9 +40,8 @@ from burnish.chat.template import ChatTemplate, TemplateRefusal
 from burnish.errors import DataError
 from burnish.types import Example, Row
 
-RENDER_SECONDS = 5
-ROW_SECONDS = 30.0
-"""The longest that one render, and all renders of one row together, may take."""
+RENDERS_PER_ROW = 6
+"""All renders of one row together may take as long as so many renders at their limit."""
 
 MEMORY_MIB = 1024
 """How far above its ordinary size a child may grow."""
@@ -67,15 +66,21 @@ class _TimeUp(BaseException):
 class LimitedTemplate(ChatTemplate):
     """A template whose every call is on a budget; once it broke its limits it stays refused until `begin`."""
 
-    def __init__(self, template: ChatTemplate, beat: Callable[[], None]) -> None:
+    def __init__(self, template: ChatTemplate, beat: Callable[[], None], *, seconds: float) -> None:
         self.__dict__.update(template.__getstate__())
         self._beat = beat
         self._running = False
-        self.begin()
+        self.begin(seconds)
 
-    def begin(self) -> None:
-        """Start a new row with a full budget."""
-        self._left = ROW_SECONDS
+    @property
+    def is_broken(self) -> bool:
+        """Whether a limit was broken since `begin`."""
+        return bool(self._breach)
+
+    def begin(self, seconds: float) -> None:
+        """Start a new row with a full budget: `seconds` for each render."""
+        self._seconds = seconds
+        self._left = RENDERS_PER_ROW * seconds
         self._breach = ""
 
     def render(self, *args: Any, **kwargs: Any) -> str:
@@ -88,7 +93,7 @@ class LimitedTemplate(ChatTemplate):
 
     def given(self, variables: Mapping[str, Any]) -> LimitedTemplate:
         """`ChatTemplate.given`, limited as this one is."""
-        return LimitedTemplate(super().given(variables), self._beat)  # type: ignore[misc,unused-ignore]
+        return LimitedTemplate(super().given(variables), self._beat, seconds=self._seconds)  # type: ignore[misc,unused-ignore]
 
     def _within_limits(self, call: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if self._running:
@@ -98,10 +103,10 @@ class LimitedTemplate(ChatTemplate):
             started = time.monotonic()
             try:
                 self._running = True
-                signal.setitimer(signal.ITIMER_REAL, min(RENDER_SECONDS, max(0.01, self._left)))
+                signal.setitimer(signal.ITIMER_REAL, min(self._seconds, max(0.01, self._left)))
                 return call(*args, **kwargs)
             except _TimeUp:
-                self._breach = f"took longer than {RENDER_SECONDS} s"
+                self._breach = too_slow(self._seconds)
             except MemoryError:
                 self._breach = f"needed more than {MEMORY_MIB} MiB"
             except DataError:
@@ -131,7 +136,7 @@ class _Child:
             try:
                 header, blob = self._answer(pickle.loads(self._requests.read(LENGTH.unpack(head)[0])))
             except _TimeUp:
-                header, blob = _as_header(TemplateBreach(f"took longer than {RENDER_SECONDS} s")), b""
+                header, blob = _as_header(TemplateBreach("took longer than it may")), b""
             except MemoryError:
                 header, blob = _as_header(TemplateBreach(f"needed more than {MEMORY_MIB} MiB")), b""
             except Exception as error:
@@ -158,42 +163,50 @@ class _Child:
         if key not in self._held:
             if made_from is None:
                 return {"missing": True}, b""
-            self._hold(key, made_from)
+            self._hold(key, made_from, seconds=job["seconds"])
         self._held.move_to_end(key)
         held = self._held[key]
         match job["do"]:
             case "encode":
-                return self._encode(held, job["rows"])
+                return self._encode(held, job["rows"], seconds=job["seconds"])
             case method:
-                held.begin()
+                held.begin(job["seconds"])
                 return {"value": getattr(held, method)(*job["args"], **job["kwargs"])}, b""
 
-    def _hold(self, key: str, made_from: bytes) -> None:
+    def _hold(self, key: str, made_from: bytes, *, seconds: float) -> None:
         """Make a template or an encoder, with room for what it normally occupies."""
         while len(self._held) >= _KEPT:
             self._held.popitem(last=False)
         _limit_memory((MEMORY_MIB << 20) + _BYTES_PER_JSON_BYTE * len(made_from))
         thing = pickle.loads(made_from)
         if isinstance(thing, EncoderSpec):
-            template = None if thing.template is None else LimitedTemplate(thing.template, self.beat)
+            template = (
+                None
+                if thing.template is None
+                else LimitedTemplate(thing.template, self.beat, seconds=seconds)
+            )
             self._held[key] = replace(thing, template=template).build()
         else:
-            self._held[key] = LimitedTemplate(thing, self.beat)
+            self._held[key] = LimitedTemplate(thing, self.beat, seconds=seconds)
         gc.freeze()  # a tokenizer's tables are not looked through at every collection
         self.beat()
 
-    def _encode(self, encoder: Encoder, rows: Sequence[Row]) -> tuple[dict[str, Any], bytes]:
+    def _encode(
+        self, encoder: Encoder, rows: Sequence[Row], *, seconds: float
+    ) -> tuple[dict[str, Any], bytes]:
         """Encode rows: per row a JSON entry, and the ids (int32) and weights (float64) of all views as bytes."""
         ids, weights, entries = array("i"), array("d"), []
         for row in rows:
             self.beat()
             if isinstance(encoder.template, LimitedTemplate):
-                encoder.template.begin()
+                encoder.template.begin(seconds)
             entry, views = _encode_row(encoder, row)
             for view in views:
                 ids.extend(view.input_ids)
                 weights.extend(view.weights)
             entries.append(entry)
+            if isinstance(encoder.template, LimitedTemplate) and encoder.template.is_broken:
+                break  # told at once: what is left of the chunk may take as long, row by row
         header = {"rows": entries, "stop_ids": sorted(encoder.stop_ids), "tokens": len(ids)}
         return header, ids.tobytes() + weights.tobytes()
 
@@ -235,6 +248,11 @@ def main() -> None:
     _limit_memory(MEMORY_MIB << 20)
     gc.freeze()
     _Child(requests, answers).serve()
+
+
+def too_slow(seconds: float) -> str:
+    """What is said of a template that did not end in time."""
+    return f"took longer than {seconds:g} s"
 
 
 def _alarm(number: int, frame: FrameType | None) -> None:

@@ -157,7 +157,7 @@ class RowsWriter:
         columns["ids"].extend(view.input_ids)
         for weight, run in groupby(view.weights):
             columns["run_weights"].append(weight)
-            columns["run_lengths"].append(sum(1 for _ in run))
+            columns["run_lengths"].append(len(list(run)))
         columns["turns"].extend(view.turns)
         for ends, items in (("view_ends", "ids"), ("run_ends", "run_lengths"), ("turn_ends", "turns")):
             self._end(ends, items)

@@ -3,8 +3,8 @@
     with Workers(spec, num_rows=len(rows)) as workers:
         for encoded in workers.encode_all(rows):       EncodedRow(row, views, refused, unusual, violations)
 
-A chunk of rows goes to one child. Where the child dies on it (memory, a crash in native code), a new child gets the
-rows one by one, and only the row that kills is refused.
+A chunk of rows goes to one child, which answers early where a row runs into a limit. Where the child dies on a chunk
+(memory, a crash in native code), a new child gets the rows one by one, and only the row that kills is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
-from burnish.chat.cell import START_SECONDS, Cell, ChildDied, give_back, raise_again, take
+from burnish.chat.cell import START_SECONDS, Cell, ChildDied, give_back, raise_again, start, take
 from burnish.chat.certificate import Violation
 from burnish.chat.encode import EncoderSpec
 from burnish.errors import DataError
@@ -53,6 +53,15 @@ class EncodedRow:
     violations: list[Violation]
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The first rows of a chunk, encoded, and the `rest`: none, unless a row went wrong. `alone`: one by one."""
+
+    encoded: list[EncodedRow]
+    rest: list[Row]
+    alone: bool
+
+
 class Workers:
     """A fixed number of children that hold the same encoder.
 
@@ -76,12 +85,13 @@ class Workers:
         self._done = 0
         self._breaches = 0
         self._children: SimpleQueue[Cell] = SimpleQueue()
+        self._busy: set[Cell] = set()
+        self._is_given_up = False
         self._threads = ThreadPoolExecutor(self.num_workers)
         self.stop_ids: set[int] = set()
         self.counts: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
-        # Started here: on Linux a child ends with the thread that started it, and this one stays.
         for _ in range(self.num_workers):
             self._children.put(take())
         return self
@@ -89,42 +99,48 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:  # nobody waits for what is still being encoded
+            self._is_given_up = True
+            for child in list(self._busy):
+                child.kill()
         self._threads.shutdown(cancel_futures=True)
-        for _ in range(self.num_workers):
+        while not self._children.empty():
             give_back(self._children.get())
 
     def encode_all(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
         """Every row encoded, in the order of `rows`; a few chunks ahead of the caller, never more."""
         chunks = _chunks(rows)
         ahead = [self._threads.submit(self._encode, chunk) for chunk in islice(chunks, 2 * self.num_workers)]
-        waiting: deque[Future[list[EncodedRow]]] = deque(ahead)
+        waiting: deque[Future[_Part]] = deque(ahead)
         while waiting:
-            encoded = waiting.popleft().result()
-            waiting.extend(self._threads.submit(self._encode, chunk) for chunk in islice(chunks, 1))
-            for one in encoded:
+            part = waiting.popleft().result()
+            for one in part.encoded:
                 self._take_in(one)
                 yield one
-            self._done += len(encoded)
+            self._done += len(part.encoded)
             self._progress(self._done, self._num_rows)
+            if part.rest:
+                waiting.appendleft(self._threads.submit(self._encode, part.rest, alone=part.alone))
+            else:
+                waiting.extend(self._threads.submit(self._encode, chunk) for chunk in islice(chunks, 1))
 
-    def _encode(self, chunk: list[Row]) -> list[EncodedRow]:
+    def _encode(self, chunk: list[Row], *, alone: bool = False) -> _Part:
+        """The first rows of a chunk, or the first `alone`; what is left is given back to be asked for anew."""
+        asked = chunk[:1] if alone else chunk
         child = self._children.get()
+        self._busy.add(child)
         try:
-            try:
-                return self._ask(child, chunk)
-            except ChildDied as death:
-                if len(chunk) == 1 and death.was_slow:
-                    return [_refused(chunk[0], death)]
-            encoded: list[EncodedRow] = []
-            for row in chunk:
-                child = child if child.alive else Cell()
-                try:
-                    encoded += self._ask(child, [row])
-                except ChildDied as death:
-                    encoded.append(_refused(row, death))
-            return encoded
+            encoded = self._ask(child, asked)
+            return _Part(encoded, chunk[len(encoded) :], alone)
+        except ChildDied as death:
+            if self._is_given_up:
+                raise
+            if len(asked) == 1 and (alone or death.was_slow):
+                return _Part([_refused(asked[0], death)], chunk[1:], alone)
+            return _Part([], chunk, True)
         finally:
-            self._children.put(child if child.alive else Cell())
+            self._busy.discard(child)
+            self._children.put(child if child.alive or self._is_given_up else start())
 
     def _ask(self, child: Cell, chunk: list[Row]) -> list[EncodedRow]:
         header, blob = child.ask(
@@ -167,13 +183,13 @@ def workers_for(num_rows: int) -> int:
 def _read_answer(chunk: Sequence[Row], header: dict[str, Any], blob: bytes) -> Iterator[EncodedRow]:
     """Put the rows of an answer together from JSON and raw numbers; ValueError where they do not fit."""
     entries, tokens = header["rows"], int(header["tokens"])
-    if len(entries) != len(chunk) or len(blob) != tokens * (_IDS + _WEIGHTS):
+    if not 0 < len(entries) <= len(chunk) or len(blob) != tokens * (_IDS + _WEIGHTS):
         raise ValueError(f"{len(entries)} of {len(chunk)} rows, {len(blob)} bytes for {tokens} tokens")
     ids, weights = array("i"), array("d")
     ids.frombytes(blob[: tokens * _IDS])
     weights.frombytes(blob[tokens * _IDS :])
     at = 0
-    for row, entry in zip(chunk, entries, strict=True):
+    for row, entry in zip(chunk, entries, strict=False):
         views: list[Example] = []
         for length, turns, cut in entry.get("views", ()):
             if not 0 < length <= tokens - at:

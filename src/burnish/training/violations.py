@@ -7,6 +7,7 @@ They know neither template nor encoder: whoever made the tokens, a defect plante
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -61,8 +62,8 @@ _ENDS = ("view_ends", "run_ends", "turn_ends")
 def pack_violations(pack: Pack, examples: Sequence[Example]) -> list[str]:
     """The rules that a pack of these examples, in this order, breaks; each once."""
     found: list[str] = []
-    ids = np.array([token for example in examples for token in example.input_ids], dtype=np.int64)
-    weights = np.array([w for example in examples for w in example.weights], dtype=np.float32)
+    ids = np.array(list(chain.from_iterable(example.input_ids for example in examples)), dtype=np.int64)
+    weights = np.array(list(chain.from_iterable(example.weights for example in examples)), dtype=np.float32)
     lengths = np.array([len(example) for example in examples], dtype=np.int64)
     ends = np.cumsum(lengths)
     bounds = list(zip((ends - lengths).tolist(), ends.tolist(), strict=True))
