@@ -69,9 +69,10 @@ def pack_violations(pack: Pack, examples: Sequence[Example]) -> list[str]:
     bounds = list(zip((ends - lengths).tolist(), ends.tolist(), strict=True))
     if list(pack.bounds) != bounds or list(pack.rows) != [example.row for example in examples]:
         found.append("documents laid out otherwise")
+    if {len(pack.targets), len(pack.weights), len(pack.sources)} != {len(pack.predicts)}:
+        return [*found, "targets, weights and sources differ in number"]
     if not np.array_equal(pack.input_ids, ids):
-        found.append("tokens changed in the pack")
-        return found
+        return [*found, "tokens changed in the pack"]
     positions = np.concatenate([np.arange(length) for length in lengths])
     if not np.array_equal(pack.position_ids, positions):
         found.append("positions not consecutive")
