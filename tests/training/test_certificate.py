@@ -381,7 +381,7 @@ def test_a_run_keeps_its_date_and_its_certificate_and_refuses_another_template(
 
     template = tmp_path / "dated.jinja"
     template.write_text(DATED.replace("\n", "\n\n", 1))
-    with pytest.raises(UsageError, match="chat_template: .*, was ") as caught:
+    with pytest.raises(UsageError, match=r"chat_template: .*, was ") as caught:
         resume(run)
     assert "--allow-change=chat_template" in caught.value.remedy
     template.write_text(DATED)
