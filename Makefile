@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check bench marble thesis docs clean
+.PHONY: demo test test-slow check bench marble thesis docs preview clean
 
 demo: $(VENV)/.ready
 	$(BIN)/burnish demo
@@ -35,6 +35,14 @@ thesis: $(VENV)/.ready
 
 docs: $(VENV)/.ready
 	$(BIN)/python -m burnish.recipe.describe > docs/recipe.md
+
+# the picture at the top of README.md; needs chromium
+preview: $(VENV)/.ready
+	mkdir -p build
+	$(BIN)/burnish preview recipes/preview.jsonl --model marble --chat-template recipes/preview.jinja \
+		--html build/preview.html max_length=384 on_too_long=cut_answer
+	chromium --headless --no-sandbox --hide-scrollbars --force-device-scale-factor=1.5 --window-size=1280,900 \
+		--screenshot=docs/preview.png file://$(CURDIR)/build/preview.html
 
 # torch comes first and alone: where a CPU build is on offer it is taken, and nothing later replaces it
 $(VENV)/.ready: pyproject.toml constraints.txt

@@ -17,8 +17,9 @@ from typing import Any
 Message = dict[str, Any]
 """One chat message in OpenAI's shape (`role`, `content`, `tool_calls`, ...), as templates read it.
 
-Two keys are burnish's own and never reach a template: `weight` (0, 1 or any real: how much the
-turn counts in the loss) and `train` (false: context only).
+Three keys are burnish's own and never reach a template: `weight` (0, 1 or any real: how much the
+turn counts in the loss), `train` (false: context only) and `untrained`, the parts of the content that
+are context, as pairs of character offsets.
 """
 
 
@@ -35,10 +36,12 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A chat: messages, and the tools the model was offered."""
+    """A chat: messages, the tools and documents the model was offered, and variables for its template alone."""
 
     messages: list[Message]
     tools: list[dict[str, Any]] | None = None
+    documents: list[dict[str, Any]] | None = None
+    variables: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

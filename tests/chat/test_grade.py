@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from burnish.chat.grade import RowRefused, Stops, Turn, find_stops, grade
+from burnish.chat.provenance import OWN, Leaf, Run
 from burnish.chat.segments import any_of
 from burnish.chat.template import CHATML, ChatTemplate
 from burnish.types import Conversation
@@ -33,7 +34,13 @@ def stops_of(source: str, eos: str) -> frozenset[str]:
 def test_the_completion_is_what_comes_after_the_prompt_up_to_the_stop() -> None:
     (turn,) = graded(CHATML, user("Hi"), assistant("Hello."))
     assert turn == Turn(
-        1, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "Hello.<|im_end|>", "<|im_end|>", 1.0
+        1,
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+        "Hello.<|im_end|>",
+        "<|im_end|>",
+        1.0,
+        runs=(Run(0, 6, 1, 0), Run(6, 16, OWN, 0)),
+        leaves=(Leaf(0, "content", "Hi"), Leaf(1, "content", "Hello.")),
     )
 
 
@@ -73,6 +80,39 @@ def test_the_template_itself_tells_which_token_ends_a_turn(source: str, eos: str
     assert [turn.completion for turn in turns] == [f"a{ends}", f"b{ends}"]
 
 
+def test_a_turn_that_nothing_closes_ends_with_the_header_of_whoever_speaks_next() -> None:
+    # GLM-4: "<|user|>\nu<|assistant|>\na<|user|>\nv", and generation stops at <|user|> or <|tool|>.
+    glm = (
+        "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] }}"
+        "{{ m.tool_calls[0].function.name if m.tool_calls }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n{{ '' }}{% endif %}"
+    )
+    assert stops_of(glm, "</s>") == {"</s>", "<|user|>"}
+    first, second = graded(glm, user("u"), assistant("a"), user("v"), assistant("b"), eos="</s>")
+    assert (first.completion, second.completion) == ("a<|user|>", "b<|user|>")
+    called = assistant("", tool_calls=[{"type": "function", "function": {"name": "get", "arguments": {}}}])
+    (turn,) = graded(glm, user("u"), called, eos="</s>")
+    assert (turn.completion, turn.stop) == ("get<|tool|>", "<|tool|>")
+
+
+def test_reasoning_in_a_channel_of_its_own_is_one_turn_with_one_stop_token() -> None:
+    channels = (
+        "{% for m in messages %}{% if m['role'] == 'assistant' %}"
+        "{% if loop.last and m.thinking %}"
+        "{{ '<|start|>assistant<|channel|>analysis<|message|>' + m.thinking + '<|end|>' }}{% endif %}"
+        "{{ '<|start|>assistant<|channel|>final<|message|>' + m['content'] }}"
+        "{{ '<|return|>' if loop.last else '<|end|>' }}"
+        "{% else %}{{ '<|start|>' + m['role'] + '<|message|>' + m['content'] + '<|end|>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+    )
+    talk = [user("u"), assistant("a", thinking="why"), user("v"), assistant("b", thinking="hm")]
+    first, second = graded(channels, *talk, eos="</s>")
+    final = "<|start|>assistant<|channel|>final<|message|>"
+    assert first.completion == f"<|channel|>analysis<|message|>why<|end|>{final}a<|return|>"
+    assert second.completion == f"<|channel|>analysis<|message|>hm<|end|>{final}b<|return|>"
+    assert "why" not in second.context and stops_of(channels, "</s>") == {"</s>", "<|return|>"}
+
+
 def test_a_template_that_refuses_the_probe_ends_turns_with_eos() -> None:
     assert stops_of("{{ raise_exception('no') }}", "</s>") == {"</s>"}
 
@@ -105,7 +145,7 @@ def refusal_of(source: str, *messages: dict[str, object]) -> str:
 
 def test_a_prompt_that_opens_a_think_block_which_the_reply_has_not_is_refused() -> None:
     deepseek = CHATML.replace("assistant\\n' }}{% endif", "assistant\\n<think>\\n' }}{% endif")
-    assert refusal_of(deepseek, user("u"), assistant("a")) == "template does not extend its own prompt"
+    assert refusal_of(deepseek, user("u"), assistant("a")) == "reasoning does not fit the prompt"
 
 
 def test_a_template_that_drops_the_reply_or_what_was_asked_is_refused() -> None:

@@ -35,7 +35,7 @@ import orjson
 
 from burnish.chat.certificate import verify
 from burnish.chat.encode import Encoder, EncoderSpec
-from burnish.chat.grade import RowRefused
+from burnish.chat.refusal import RowRefused
 from burnish.chat.template import ChatTemplate, TemplateRefusal
 from burnish.errors import DataError
 from burnish.types import Example, Row

@@ -14,12 +14,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 from tokenizers import Tokenizer
 
-from burnish.chat.grade import RowRefused, Stops, TrainOn, Turn, find_stops, grade
-from burnish.chat.guard import Guard
+from burnish.chat.canonical import canonical, wants_json_arguments
+from burnish.chat.grade import Stops, TrainOn, Turn, find_stops, grade
+from burnish.chat.guard import Guard, Guarded
+from burnish.chat.origins import origins_of
+from burnish.chat.provenance import TokenOrigin
+from burnish.chat.reasoning import Reasoning, is_reasoning_tag, turned_off, without_reasoning
+from burnish.chat.refusal import RowRefused
+from burnish.chat.scene import Scene
 from burnish.chat.segments import SegmentTokenizer, any_of
 from burnish.chat.template import ChatTemplate, TemplateRefusal
 from burnish.errors import DataError
@@ -48,7 +55,7 @@ class _View:
     weights: list[float]
     turns: tuple[int, ...]
 
-    def grow(self, context: list[int], completion: list[int], turn: Turn) -> bool:
+    def grow(self, context: list[int], completion: list[int], weights: list[float], turn: Turn) -> bool:
         """Take in a later turn if all that is here begins its context; say whether it was so."""
         # here:    <|im_start|> user u1 <|im_end|> ... assistant a1 <|im_end|>
         # context: <|im_start|> user u1 <|im_end|> ... assistant a1 <|im_end|> \n ... assistant
@@ -57,7 +64,7 @@ class _View:
         if context[:here] != self.ids:
             return False
         self.ids = context + completion
-        self.weights += [0.0] * (len(context) - here) + [turn.weight] * len(completion)
+        self.weights += [0.0] * (len(context) - here) + weights
         self.turns += (turn.index,)
         return True
 
@@ -70,11 +77,12 @@ class EncoderSpec:
     tokenizer_json: str
     eos_token: str
     train_on: TrainOn = "all"
+    reasoning: Reasoning = "keep"
 
     def build(self) -> Encoder:
         """The encoder."""
         tokenizer = _PlainTokenizer(Tokenizer.from_str(self.tokenizer_json), self.eos_token)
-        return Encoder(self.template, tokenizer, train_on=self.train_on)
+        return Encoder(self.template, tokenizer, train_on=self.train_on, reasoning=self.reasoning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +100,20 @@ class Encoder:
 
     `counts`: `seam_merges` (a token of the tokenizer would have joined prompt and reply),
     `control_lookalikes` (text that looks like a control token, encoded as text), `trimmed_replies`
-    (the template dropped whitespace around a reply) and `unspelled_replies` (the vocabulary has gaps, and
-    some of a reply has no ids).
+    (the template dropped whitespace around a reply), `unspelled_replies` (the vocabulary has gaps, and
+    some of a reply has no ids), `forgotten_reasoning` (turns before which the template drops what was thought
+    earlier), `reasoning_left_out` (messages, under `reasoning: off`), `searched_replies` (turns whose text was
+    searched for in the render, for the template hides where it went) and `loose_prompts` (turns that the
+    template renders with other whitespace, or without the reasoning block, than it prompts with).
     """
 
     def __init__(
-        self, template: ChatTemplate | None, tokenizer: FastTokenizer, *, train_on: TrainOn = "all"
+        self,
+        template: ChatTemplate | None,
+        tokenizer: FastTokenizer,
+        *,
+        train_on: TrainOn = "all",
+        reasoning: Reasoning = "keep",
     ) -> None:
         if tokenizer.eos_token is None:
             raise DataError(
@@ -106,8 +122,11 @@ class Encoder:
                 remedy="set eos_token in the model's tokenizer_config.json",
             )
         eos = str(tokenizer.eos_token)
+        if template is not None and reasoning == "off":
+            template = turned_off(template)
         self.template = template
         self.train_on = train_on
+        self.reasoning = reasoning
         self.counts: Counter[str] = Counter()
         self._segments = SegmentTokenizer(tokenizer.backend_tokenizer)
         if eos not in self._segments.added:
@@ -116,9 +135,11 @@ class Encoder:
                 rule="the end-of-text token is one id, never spelled from several",
                 remedy="add it to the tokenizer: tokenizer.add_special_tokens({'eos_token': ...})",
             )
-        self._eos_id = self._segments.added[eos]
+        self.eos_id = self._segments.added[eos]
+        bos = template.special_tokens.get("bos_token") if template is not None else None
+        self.bos_id = self._segments.added.get(str(bos))
         self._prefix_ids = self._segments.prefix_ids
-        self._stop_ids = {self._eos_id}
+        self._stop_ids = {self.eos_id}
         # What nobody may forge: <s>, <|im_end|>, and what the template itself writes, special or not.
         controls = self._segments.special | _written_by(template, self._segments.added) | {eos}
         pattern = any_of(controls)
@@ -129,7 +150,9 @@ class Encoder:
             self._segments.added[stop] for stop in self._stops.known & self._segments.added.keys()
         }
         self._segments.guard(controls)
-        self._guard = Guard(controls=controls, in_replies=self._segments.special | self._stops.known)
+        # What was thought stands in tags that some tokenizers list as special, and a reply is to write them.
+        forbidden = {token for token in self._segments.special if not is_reasoning_tag(token)}
+        self._guard = Guard(controls=controls, in_replies=forbidden | self._stops.known)
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -137,15 +160,43 @@ class Encoder:
         return frozenset(self._stop_ids)
 
     def prompt_ids(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """What inference feeds to have the next reply: the prompt of the template, never a forged token."""
-        offered = None if tools is None else [dict(tool) for tool in tools]
-        guarded = self._guard.apply(self._required_template(), Conversation(list(messages), offered))
-        text = guarded.template.render(
-            guarded.conversation.messages, guarded.conversation.tools, add_generation_prompt=True
+        asked = Conversation(
+            list(messages),
+            tools=None if tools is None else [dict(tool) for tool in tools],
+            documents=None if documents is None else [dict(document) for document in documents],
+            variables=None if variables is None else dict(variables),
         )
-        return self._segments.ids(text, mark=guarded.mark)
+        guarded = self._guard.apply(self._required_template(), self._rendered(asked)[0])
+        scene = Scene(guarded.template, guarded.conversation)
+        return self._segments.ids(scene.prompt(len(messages)), mark=guarded.mark)
+
+    def text_prompt_ids(self, content: Completion | Document) -> list[int]:
+        """What inference feeds to have plain text continued; of a document, only what a tokenizer puts first."""
+        if isinstance(content, Document):
+            return self._prefix_ids
+        prompt, _, mark, _ = self._guard.apply_text(content.prompt, content.completion)
+        # "Q: 1\nA:" + " yes" -> <s> Q : 1 \n A : | yes </s>: BOS as the tokenizer puts it, its EOS never.
+        return self._prefix_ids + self._segments.ids(prompt, mark=mark)
+
+    def as_rendered(self, conversation: Conversation) -> Conversation:
+        """The conversation in the form in which its template is asked."""
+        return self._rendered(conversation)[0]
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids, control tokens written out."""
+        return self._segments.text(ids)
+
+    def respelled(self, text: str) -> str:
+        """A text as its own ids spell it, where a tokenizer normalises what it is given."""
+        return self._segments.text(self._segments.ids(text))
 
     def encode(self, row: Row) -> list[Example]:
         """The sequences that a row gives, each with at least one graded token."""
@@ -162,11 +213,41 @@ class Encoder:
         """The text of each token of an example, for people to read."""
         return self._segments.pieces(example.input_ids)
 
-    def _conversation(self, conversation: Conversation) -> list[_View]:
+    def origins(self, row: Row, example: Example) -> list[TokenOrigin]:
+        """Where each token of an example of this row came from, and why it is graded or not."""
+        guarded: Guarded | None = None
+        turns: list[Turn] = []
+        if isinstance(row.content, Conversation):
+            guarded, turns, _ = self._graded(row.content)
+        return origins_of(example, turns, guarded, self._segments, self.stop_ids)
+
+    def _rendered(self, conversation: Conversation) -> tuple[Conversation, int]:
+        """The conversation as its template gets it, and how many messages had their reasoning left out."""
+        if any(message.get("tool_calls") for message in conversation.messages):
+            conversation = canonical(conversation, json_arguments=self._json_arguments)
+        return without_reasoning(conversation) if self.reasoning == "off" else (conversation, 0)
+
+    @cached_property
+    def _json_arguments(self) -> bool:
+        return wants_json_arguments(self._required_template())
+
+    def _graded(self, conversation: Conversation) -> tuple[Guarded, list[Turn], int]:
+        """A conversation's look-alikes marked, its trained turns, and the messages without their reasoning."""
+        conversation, left_out = self._rendered(conversation)
         guarded = self._guard.apply(self._required_template(), conversation)
-        turns = grade(guarded.template, guarded.conversation, stops=self._stops, train_on=self.train_on)
+        turns = grade(
+            guarded.template,
+            guarded.conversation,
+            stops=self._stops,
+            train_on=self.train_on,
+            reasoning=self.reasoning,
+        )
         if not turns:
             raise RowRefused("no reply to train on", "no assistant message has a weight")
+        return guarded, turns, left_out
+
+    def _conversation(self, conversation: Conversation) -> list[_View]:
+        guarded, turns, left_out = self._graded(conversation)
         views: list[_View] = []
         for turn in turns:
             context = self._segments.ids(turn.context, mark=guarded.mark)
@@ -175,16 +256,37 @@ class Encoder:
                 raise RowRefused(
                     "no prompt before the reply", f"message {turn.index}: the prompt has no tokens"
                 )
-            if not views or not views[-1].grow(context, completion, turn):
-                weights = [0.0] * len(context) + [turn.weight] * len(completion)
-                views.append(_View(context + completion, weights, (turn.index,)))
-            self.counts["unspelled_replies"] += self._segments.loses_text(
-                turn.completion, completion, mark=guarded.mark
-            )
-            reply = guarded.conversation.messages[turn.index].get("content")
-            self.counts["trimmed_replies"] += isinstance(reply, str) and reply not in turn.completion
+            weights = self._weights(turn, completion, guarded.mark)
+            if not views or not views[-1].grow(context, completion, weights, turn):
+                views.append(_View(context + completion, [0.0] * len(context) + weights, (turn.index,)))
+            self._count(turn, completion, guarded.mark)
         self.counts["control_lookalikes"] += guarded.lookalikes
+        self.counts["reasoning_left_out"] += left_out
         return views
+
+    def _count(self, turn: Turn, completion: list[int], mark: str) -> None:
+        self.counts["unspelled_replies"] += self._segments.loses_text(turn.completion, completion, mark=mark)
+        self.counts["trimmed_replies"] += turn.kept.trimmed
+        self.counts["forgotten_reasoning"] += turn.kept.forgotten
+        self.counts["searched_replies"] += turn.kept.searched
+        self.counts["loose_prompts"] += not turn.exact
+
+    def _weights(self, turn: Turn, completion: list[int], mark: str) -> list[float]:
+        """The weight of each token of a completion: 0.0 where it holds a character that is not to be trained."""
+        if not turn.untrained:
+            return [turn.weight] * len(completion)
+        spans = None if mark else self._segments.spans(completion, turn.completion)
+        if spans is None:
+            raise RowRefused(
+                "parts of the reply cannot be told apart",
+                f"message {turn.index}: the tokens of {turn.completion[:40]!r} cannot be laid over its text",
+            )
+        weights = [
+            0.0 if any(first < end and start < last for first, last in turn.untrained) else turn.weight
+            for start, end in spans
+        ]
+        # The part before the stop token may be context; that the answer ends there is learnt all the same.
+        return [*weights[:-1], turn.weight]
 
     def _completion_ids(self, turn: Turn, mark: str) -> list[int]:
         """The ids of a turn's completion; its last is the stop token, found there and nowhere else."""
@@ -202,10 +304,9 @@ class Encoder:
 
     def _completion(self, content: Completion) -> _View:
         prompt, reply, mark, lookalikes = self._guard.apply_text(content.prompt, content.completion)
-        # "Q: 1\nA:" + " yes" -> <s> Q : 1 \n A : | yes </s>: BOS as the tokenizer puts it, its EOS never.
-        context = self._prefix_ids + self._segments.ids(prompt, mark=mark)
+        context = self.text_prompt_ids(content)
         completion, merged = self._segments.continuation_ids(prompt, reply, mark=mark)
-        completion = [*completion, self._eos_id]
+        completion = [*completion, self.eos_id]
         self.counts["seam_merges"] += merged
         self.counts["control_lookalikes"] += lookalikes
         return _graded_after(context, completion)
@@ -215,7 +316,7 @@ class Encoder:
             raise RowRefused("empty document", "the text has no characters")
         _, text, mark, lookalikes = self._guard.apply_text("", content.text)
         self.counts["control_lookalikes"] += lookalikes
-        return _graded_after(self._prefix_ids, [*self._segments.ids(text, mark=mark), self._eos_id])
+        return _graded_after(self._prefix_ids, [*self._segments.ids(text, mark=mark), self.eos_id])
 
     def _required_template(self) -> ChatTemplate:
         if self.template is None:

@@ -1,67 +1,58 @@
-"""Which characters of a rendered conversation teach, found by rendering it twice.
+"""Which characters of a rendered conversation teach, in which context.
 
     context     render(messages[:i], add_generation_prompt=True)     what inference feeds for turn i
-    full        render(messages[:i + 1])                             the same, with the reply
-    completion  full minus context, ended right after the stop token of the turn
+    full        render(messages[:i + 1]), traced                     the same, with the reply
+    completion  full from the seam on, ended right after the stop token of the turn
 
     context     "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     completion  "Hello.<|im_end|>"                                   the newline after it is no one's
 
 A row whose render does not have this form is refused with a reason, never guessed at. The functions know
-a template only by its `render`.
+a template only by what it renders.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
+from burnish.chat.conservation import KEPT, Kept, check_history, check_reply
+from burnish.chat.provenance import Leaf, Rendered, Run
+from burnish.chat.reasoning import (
+    Reasoning,
+    after_opening,
+    closed_by,
+    emptied,
+    has_reasoning,
+    inline_block,
+    is_block,
+    is_closed,
+    opened_by,
+    refuse_disagreement,
+    with_opening,
+)
+from burnish.chat.refusal import RowRefused
+from burnish.chat.scene import Renderer, Scene
+from burnish.chat.seam import Seam, find_seam
 from burnish.chat.template import TemplateRefusal
-from burnish.errors import DataError
 from burnish.types import Conversation, Message
 
-TrainOn = Literal["all", "last"]
+__all__ = ["Renderer", "RowRefused", "Stops", "TrainOn", "Turn", "find_stops", "grade", "trained_turns"]
 
-_TAG = re.compile(r"</?\w+>")
-
-
-class Renderer(Protocol):
-    """What grading needs of a template."""
-
-    def render(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        *,
-        add_generation_prompt: bool = False,
-    ) -> str:
-        """The conversation as text."""
-        ...
-
-
-class RowRefused(DataError):
-    """This row cannot be graded: `reason` in a few countable words, `detail` with what was seen."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(
-            f"{reason}: {detail}",
-            rule="what is graded must follow exactly from the template, or the row is not trained on",
-            remedy="correct the row or the template, or train without it: on_bad_row: drop",
-        )
-        self.reason = reason
-        self.detail = detail
+TrainOn = Literal["all", "last", "none-but-flagged"]
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One trained assistant message: what inference feeds before it, and the text it must then produce.
 
-    `completion` ends with `stop`, the one control token that ends the turn.
+    `completion` ends with `stop`, the one control token that ends the turn. `runs` say where each of its characters
+    came from; `untrained` are parts of it, as (start, end), that are context all the same. `exact` is False where the
+    render of the reply has the prompt with other whitespace or without its reasoning block.
     """
 
     index: int
@@ -69,6 +60,11 @@ class Turn:
     completion: str
     stop: str
     weight: float
+    runs: tuple[Run, ...] = ()
+    leaves: tuple[Leaf, ...] = ()
+    untrained: tuple[tuple[int, int], ...] = ()
+    kept: Kept = KEPT
+    exact: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,50 +116,48 @@ def find_stops(template: Renderer, controls: re.Pattern[str], eos_token: str) ->
     # From the last shared one back: `<|END_RESPONSE|>` stands before the token that inference stops at.
     if eos_token not in shared:
         known.update(closing[:1])
+    # GLM-4 writes nothing after a reply: the header of whoever speaks next ends it, and is what a model stops at.
+    if not own and (header := controls.match(followed)):
+        known.add(header[0])
     return Stops(controls, frozenset(known))
 
 
 def grade(
-    template: Renderer, conversation: Conversation, *, stops: Stops, train_on: TrainOn = "all"
+    template: Renderer,
+    conversation: Conversation,
+    *,
+    stops: Stops,
+    train_on: TrainOn = "all",
+    reasoning: Reasoning = "keep",
 ) -> list[Turn]:
     """The trained turns of a conversation, in order; empty where nothing is to be trained.
 
     Raises RowRefused where one of them cannot be graded exactly.
     """
-    messages, tools = conversation.messages, conversation.tools
+    scene = Scene(template, conversation)
     turns: list[Turn] = []
-    for index, weight in trained_turns(messages, train_on=train_on):
+    for index, weight in trained_turns(conversation.messages, train_on=train_on):
+        message = conversation.messages[index]
         if index == 0:
             raise RowRefused("no prompt before the reply", "the conversation opens with the assistant")
-        if messages[index].get("content") is None and not messages[index].get("tool_calls"):
+        if message.get("content") is None and not message.get("tool_calls"):
             raise RowRefused("reply is null", f"message {index}: no content and no tool calls")
-        context = _render(template, messages[:index], tools, add_generation_prompt=True)
-        full = _render(template, messages[: index + 1], tools, add_generation_prompt=False)
-        _check_history(messages[:index], context)
-        # rest: "Hello.<|im_end|>\n"; the newline behind the stop token is never generated, and not graded.
-        rest = _after_prompt(context, full, messages[index - 1])
-        if rest is None:
-            shared = max(0, len(_shared_start(context, full)) - 20)
-            raise RowRefused(
-                "template does not extend its own prompt",
-                f"message {index}: the prompt ends {context[shared:]!r} where the render "
-                f"of the reply has {full[shared : shared + 60]!r}",
-            )
-        end = stops.first(rest, _end_of_reply(messages[index], rest, index=index))
-        if end is None:
-            raise RowRefused(
-                "no stop token after the reply",
-                f"message {index}: the render ends {rest[-40:]!r}, with no control token of the tokenizer",
-            )
-        turns.append(Turn(index, context, rest[: end[0]], end[1], weight))
+        turns.append(_turn(scene, index, weight, stops, reasoning))
     return turns
 
 
 def trained_turns(messages: Sequence[Message], *, train_on: TrainOn) -> list[tuple[int, float]]:
-    """The indices and weights of the assistant messages that teach: weight 0 or `train: false` is context."""
+    """The indices and weights of the assistant messages that teach: weight 0 or `train: false` is context.
+
+    Under `none-but-flagged` only those teach that say so: `train: true`, or a weight of their own.
+    """
     replies = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
     if train_on == "last":
         replies = replies[-1:]
+    if train_on == "none-but-flagged":
+        replies = [
+            at for at in replies if messages[at].get("train") or messages[at].get("weight") is not None
+        ]
     weighted = [(index, _weight(messages[index], index)) for index in replies]
     return [(index, weight) for index, weight in weighted if weight != 0.0]
 
@@ -181,122 +175,168 @@ def _weight(message: Message, index: int) -> float:
     return float(weight)
 
 
-def _render(
-    template: Renderer,
-    messages: Sequence[Message],
-    tools: Sequence[Mapping[str, Any]] | None,
-    *,
-    add_generation_prompt: bool,
-) -> str:
-    try:
-        return template.render(messages, tools, add_generation_prompt=add_generation_prompt)
-    except TemplateRefusal as error:
-        raise RowRefused(f"template refused: {error.message[:120]}", f"{len(messages)} messages") from error
-
-
-def _after_prompt(context: str, full: str, asked: Message) -> str | None:
-    """What the template renders after the prompt; None where it renders the prompt itself otherwise.
-
-    Mistral-Nemo tells the system message only to a conversation that ends with the user, so `full` lacks it:
-    then the reply is what follows the last message and the header after it, if `full` has both just once.
-
-    A template that is indented for reading prints "assistant\\n\\n" as its prompt and "assistant\\nParis." in
-    history. Inference feeds the prompt, so the prompt is the context, and the reply begins at its own text.
-    """
-    if full.startswith(context):
-        return full[len(context) :]
-    shared = _shared_start(context, full)
-    if len(shared) >= len(context.rstrip()):
-        return full[len(shared) :].lstrip()
-    last = next((text.strip() for _, text in reversed(list(_reply_texts(asked)))), "")
-    # last "Hi", context "...Hi[/INST]": the reply is behind "Hi[/INST]" in `full`.
-    at = context.rfind(last) if last else -1
-    return full.partition(context[at:])[2] if at >= 0 and full.count(context[at:]) == 1 else None
-
-
-def _end_of_reply(message: Message, rest: str, *, index: int) -> int:
-    """Where the reply's own text ends in what the template renders after the prompt."""
-    # A reply "t" may be found early, in "<think>": no harm, for what is looked for behind it is a stop token,
-    # and none can stand inside a reply, where it would be marked (see `chat.guard`).
-    cursor = 0
-    for name, text in _reply_texts(message):
-        found = _find(rest, text, cursor)
-        if found is None:
-            raise RowRefused(f"{name} not found in the render", f"message {index}: {text[:60]!r}")
-        cursor = found
-    return cursor
-
-
-def _check_history(messages: Sequence[Message], context: str) -> None:
-    """Every earlier message is in the prompt, in order; a system message anywhere, for Mistral moves it.
-
-    Of an earlier reply the reasoning may be gone: templates drop it, and inference would not see it either.
-    """
-    cursor = 0
-    for index, message in enumerate(messages):
-        role = message.get("role")
-        start = 0 if role in ("system", "developer") else cursor
-        texts = [text for name, text in _reply_texts(message) if name != "reasoning"]
-        for text in texts:
-            found = _find(context, text, start)
-            # "<think>x</think>A" -> "A": of an earlier reply the last part is enough.
-            if found is None and role == "assistant":
-                found = _find(context, _TAG.split(text)[-1], start)
-            if found is None:
-                raise RowRefused(
-                    "message lost in the render",
-                    f"message {index} ({role}): {text[:60]!r} is not in the prompt",
-                )
-            start = found
-        cursor = max(cursor, start) if role not in ("system", "developer") else cursor
-
-
-def _reply_texts(message: Message) -> Iterator[tuple[str, str]]:
-    """The strings of a message that its render must hold, in the order of templates, with their names."""
-    reasoning = next(
-        (message[key] for key in ("reasoning_content", "thinking", "reasoning") if message.get(key)), ""
+def _turn(scene: Scene, index: int, weight: float, stops: Stops, reasoning: Reasoning) -> Turn:
+    """Turn `index`, graded exactly or refused."""
+    context = scene.prompt(index)
+    scene, message = _as_followed(scene, index, context, reasoning)
+    full = scene.reply(index)
+    # Where the reply's render begins with the prompt, the origins of what is fed are known already.
+    extends = full.text.startswith(context)
+    fed = _slice(full, 0, len(context)) if extends else scene.traced_prompt(index)
+    history = check_history(scene.messages[:index], fed)
+    seam = find_seam(index, fed, full)
+    closed = seam.block if is_closed(seam.block) else closed_by(context)
+    if closed and is_block(full.text[seam.begin :].lstrip()):
+        raise refuse_disagreement(index, f"the prompt has {closed!r} already, and the reply has its own")
+    if seam.block:
+        full, seam = _follow_block(scene, index, full, seam, reasoning)
+    elif _is_forgotten(message, index, full):
+        full, seam = _with_reply(full, seam, index, message["content"], 0)
+    end = stops.first(full.text, max(seam.begin, seam.own[1]))
+    if end is None:
+        full, end = _ended_by_next(scene, index, full, stops)
+    kept = check_reply(message, index, full, (seam.begin, end[0]), opened_by(context) or "")
+    completion = _slice(full, seam.begin, end[0])
+    _refuse_foreign(completion, index)
+    return Turn(
+        index,
+        context,
+        completion.text,
+        end[1],
+        weight,
+        completion.runs,
+        completion.leaves,
+        _untrained(message, completion, index),
+        replace(kept, forgotten=history.forgotten, searched=kept.searched or history.searched),
+        extends,
     )
-    yield from (("reasoning", text) for text in _leaves(reasoning))
-    yield from (("reply", text) for text in _leaves(message.get("content")))
-    for call in message.get("tool_calls") or ():
-        function = call.get("function", call) if isinstance(call, Mapping) else {}
-        yield "tool call", str(function.get("name", ""))
-        yield from (("tool call", text) for text in _leaves(function.get("arguments")))
 
 
-def _leaves(value: object) -> Iterator[str]:
-    """Every string inside a value, but for the `type` of a content part."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            if key != "type":
-                yield from _leaves(item)
-    elif isinstance(value, Sequence):
-        for item in value:
-            yield from _leaves(item)
+def _ended_by_next(
+    scene: Scene, index: int, full: Rendered, stops: Stops
+) -> tuple[Rendered, tuple[int, str]]:
+    """The render with the control token that opens whatever comes next, where the template closes no turn itself."""
+    header = stops.controls.match(scene.after(index)[len(full.text) :])
+    if header is None:
+        raise RowRefused(
+            "no stop token after the reply",
+            f"message {index}: the render ends {full.text[-40:]!r}, with no control token of the tokenizer",
+        )
+    length = len(full.text)
+    runs = (*full.runs, Run(length, length + header.end(), -1, 0))
+    return Rendered(full.text + header[0], runs, full.leaves), (length + header.end(), header[0])
 
 
-def _find(text: str, wanted: str, start: int) -> int | None:
-    """The end of `wanted` in `text`: as it is, as JSON writes it, or its parts around tags, each trimmed.
+def _as_followed(scene: Scene, index: int, context: str, reasoning: Reasoning) -> tuple[Scene, Message]:
+    """The scene in which a reply follows its prompt: "why</think>so" after "<think>\n" is given back its tag."""
+    message = scene.messages[index]
+    block = opened_by(context)
+    if block is None:
+        return scene, message
+    if reasoning == "refuse" and not has_reasoning(message):
+        raise refuse_disagreement(index, f"the prompt ends {block!r}, and the reply has no reasoning")
+    content = message.get("content")
+    if isinstance(content, str) and (opened := with_opening(content, block)) != content:
+        scene = scene.saying(index, opened)
+    return scene, scene.messages[index]
 
-    A template that knows reasoning re-wraps it: "<think>why</think>so" -> "<think>\nwhy\n</think>\n\nso".
-    """
-    wanted = wanted.strip()
-    for form in (wanted, json.dumps(wanted, ensure_ascii=False)[1:-1], json.dumps(wanted)[1:-1]):
-        at = text.find(form, start)
-        if at >= 0:
-            return at + len(form)
-    parts = _TAG.split(wanted)
-    return None if len(parts) == 1 else _find_all(text, parts, start)
+
+def _follow_block(
+    scene: Scene, index: int, full: Rendered, seam: Seam, reasoning: Reasoning
+) -> tuple[Rendered, Seam]:
+    """The render of a reply that goes on inside, or behind, the reasoning block that only the prompt has."""
+    message = scene.messages[index]
+    content = message.get("content")
+    if is_closed(seam.block):
+        return full, seam
+    start = after_opening(content, seam.block) if isinstance(content, str) else None
+    if isinstance(content, str) and start is not None:
+        return _with_reply(full, seam, index, content, start)
+    if has_reasoning(message) or reasoning != "empty":
+        lack = "the template drops the reply's own" if has_reasoning(message) else "the reply has none"
+        raise refuse_disagreement(index, f"the prompt opens {seam.block!r}, and {lack}")
+    return _insert(full, seam.begin, emptied(seam.block), seam)
 
 
-def _find_all(text: str, parts: Sequence[str], start: int) -> int | None:
-    """The end of the last of `parts`, each found after the one before."""
-    cursor: int | None = start
-    for part in parts:
-        cursor = None if cursor is None else _find(text, part, cursor)
-    return cursor
+def _is_forgotten(message: Message, index: int, full: Rendered) -> bool:
+    """Whether the template drops the reasoning that a reply begins with, as if it were history already."""
+    content = message.get("content")
+    # The whitespace behind the closing tag may stay: "<think>why</think>\n\nso" -> "\n\nso".
+    end = len(content[: inline_block(content)].rstrip()) if isinstance(content, str) else 0
+    kept = [run.offset for run in full.runs if run.leaf >= 0 and full.leaves[run.leaf].message == index]
+    return bool(end and full.leaves) and min(kept, default=end) >= end
+
+
+def _with_reply(full: Rendered, seam: Seam, index: int, content: str, start: int) -> tuple[Rendered, Seam]:
+    """The reply as the row has it, from behind its opening tag on, where the template would drop what it thought."""
+    leaf = next(k for k, leaf in enumerate(full.leaves) if leaf.message == index and leaf.text == content)
+    ends = [run.offset + run.end - run.start for run in full.runs if run.leaf == leaf]
+    said = content[start : max(ends, default=len(content))]
+    tail = _slice(full, seam.own[1], len(full.text))
+    text = said + tail.text
+    runs = [Run(0, len(said), leaf, start)] + [_moved(run, len(said)) for run in tail.runs]
+    return Rendered(text, tuple(runs), full.leaves), Seam(0, seam.block, (0, len(said)))
+
+
+def _insert(full: Rendered, at: int, text: str, seam: Seam) -> tuple[Rendered, Seam]:
+    """The render with text of the template's own put in at `at`."""
+    before, after = _slice(full, 0, at), _slice(full, at, len(full.text))
+    runs = (
+        *before.runs,
+        Run(at, at + len(text), -1, 0),
+        *(_moved(run, at + len(text)) for run in after.runs),
+    )
+    own = (seam.own[0] + len(text), seam.own[1] + len(text))
+    return Rendered(before.text + text + after.text, runs, full.leaves), replace(seam, own=own)
+
+
+def _moved(run: Run, by: int) -> Run:
+    """The run, so many characters further on."""
+    return run._replace(start=run.start + by, end=run.end + by)
+
+
+def _slice(rendered: Rendered, start: int, end: int) -> Rendered:
+    """A part of a render with its origins."""
+    runs = tuple(
+        Run(first - start, last - start, run.leaf, run.offset + first - run.start if run.leaf >= 0 else 0)
+        for run in rendered.runs
+        if (first := max(start, run.start)) < (last := min(end, run.end))
+    )
+    return Rendered(rendered.text[start:end], runs, rendered.leaves)
+
+
+def _refuse_foreign(completion: Rendered, index: int) -> None:
+    """Nothing that somebody else said is graded."""
+    for run in completion.runs:
+        if run.leaf >= 0 and completion.leaves[run.leaf].message != index:
+            leaf, text = completion.leaves[run.leaf], completion.text[run.start : run.end]
+            raise RowRefused(
+                "text of another message in the reply",
+                f"message {index}: {text[:60]!r} of message {leaf.message}, {leaf.field}",
+            )
+
+
+def _untrained(message: Message, completion: Rendered, index: int) -> tuple[tuple[int, int], ...]:
+    """The characters of a completion that come from parts of the content with `train: false`."""
+    marked: Sequence[tuple[int, int]] = message.get("untrained") or ()
+    if not marked:
+        return ()
+    runs = [
+        run for run in completion.runs if run.leaf >= 0 and completion.leaves[run.leaf].field == "content"
+    ]
+    if not runs:
+        raise RowRefused(
+            "parts of the reply cannot be told apart", f"message {index}: the render hides where they are"
+        )
+    return tuple(
+        (
+            run.start + max(start, run.offset) - run.offset,
+            run.start + min(end, run.offset + run.end - run.start) - run.offset,
+        )
+        for run in runs
+        for start, end in marked
+        if max(start, run.offset) < min(end, run.offset + run.end - run.start)
+    )
 
 
 def _shared_start(one: str, other: str) -> str:

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from burnish.chat.grade import Renderer, RowRefused
+from burnish.chat.provenance import Rendered
+from burnish.chat.refusal import RowRefused
+from burnish.chat.scene import Renderer
 from burnish.chat.segments import any_of
 from burnish.types import Conversation, Message
 
@@ -48,13 +51,15 @@ class Guard:
             if self._controls.search(str(message.get("role"))):
                 raise RowRefused("control token in a role", f"role {message['role']!r}")
         # Nearly every row ends here: nothing marked, the template's own render used as it is.
-        found = sum(map(self._count, conversation.messages)) + _count(conversation.tools, self._controls)
+        offered = [conversation.tools, conversation.documents]
+        found = sum(map(self._count, conversation.messages)) + _count(offered, self._controls)
         if not found:
             return Guarded(template, conversation)
-        mark = _free_mark([conversation.messages, conversation.tools])
+        mark = _free_mark([conversation.messages, offered])
         messages = [_marked(message, self._pattern(message), mark) for message in conversation.messages]
-        tools = _marked(conversation.tools, self._controls, mark)
-        return Guarded(_MarkedTemplate(template, mark), Conversation(messages, tools), mark, found)
+        tools, documents = _marked(offered, self._controls, mark)
+        marked = replace(conversation, messages=messages, tools=tools, documents=documents)
+        return Guarded(_MarkedTemplate(template, mark), marked, mark, found)
 
     def apply_text(self, prompt: str, reply: str) -> tuple[str, str, str, int]:
         """A prompt and a reply without a template: both marked, the mark ("" for none), the look-alikes."""
@@ -83,18 +88,38 @@ class _MarkedTemplate:
         messages: Sequence[Message],
         tools: Sequence[Mapping[str, Any]] | None = None,
         *,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
         add_generation_prompt: bool = False,
     ) -> str:
-        marked = self.template.render(messages, tools, add_generation_prompt=add_generation_prompt)
-        plain = self.template.render(
-            self._unmarked(messages), self._unmarked(tools), add_generation_prompt=add_generation_prompt
+        render = partial(
+            self.template.render, variables=variables, add_generation_prompt=add_generation_prompt
         )
+        marked = render(messages, tools, documents=documents)
+        plain = render(self._unmarked(messages), self._unmarked(tools), documents=self._unmarked(documents))
         if marked.replace(self.mark, "") != plain:
             raise RowRefused(
                 "control token in content",
                 f"the template acts on what looks like one: {_difference(marked, self.mark, plain)!r}",
             )
         return marked
+
+    def trace(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        add_generation_prompt: bool = False,
+    ) -> Rendered:
+        return self.template.trace(
+            messages,
+            tools,
+            documents=documents,
+            variables=variables,
+            add_generation_prompt=add_generation_prompt,
+        )
 
     def _unmarked(self, value: Any) -> Any:
         return _changed(value, lambda text: text.replace(self.mark, ""))

@@ -18,7 +18,7 @@ from itertools import pairwise
 
 from tokenizers import AddedToken, Tokenizer
 
-from burnish.chat.grade import RowRefused
+from burnish.chat.refusal import RowRefused
 
 _CACHED_SEGMENTS = 8192
 _ANCHORS = ("\n", "0", ".", "|")
@@ -153,6 +153,30 @@ class SegmentTokenizer:
             self._bytes_of(index) if "\ufffd" in text else text.removeprefix(before)
             for index, text in zip(ids, texts, strict=True)
         ]
+
+    def spans(self, ids: list[int], text: str) -> list[tuple[int, int]] | None:
+        """Which characters of `text` each of its ids stands for; None where ids and text cannot be laid together.
+
+        Ids that share a character, as byte tokens do, have its span each.
+        """
+        anchor = self.ids("0")
+        before = self.text(anchor)
+        alone = self._backend.decode_batch([[*anchor, index] for index in ids], skip_special_tokens=False)
+        spans: list[tuple[int, int]] = []
+        cursor = start = 0
+        for end in range(1, len(ids) + 1):
+            piece = alone[start] if end == start + 1 else self.text([*anchor, *ids[start:end]])
+            piece = piece.removeprefix(before)
+            if "\ufffd" in piece and not text.startswith(piece, cursor):
+                continue
+            # SentencePiece gives its first space back only behind something: "▁Paris" -> " Paris" or "Paris".
+            if not text.startswith(piece, cursor) and text.startswith(piece.strip(" "), cursor):
+                piece = piece.strip(" ")
+            if not text.startswith(piece, cursor):
+                return None
+            spans += [(cursor, cursor + len(piece))] * (end - start)
+            cursor, start = cursor + len(piece), end
+        return spans if cursor == len(text) else None
 
     def _bytes_of(self, index: int) -> str:
         piece = self._backend.id_to_token(index) or ""

@@ -1,68 +1,210 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
-let shown = 0;
+const CLASSES = ["context", "reply", "reasoning", "call", "own", "stop"];
+const NAMES = ["context", "reply", "reasoning", "tool call", "template’s own", "stop token"];
+const number = new Intl.NumberFormat("en");
+let row = 0, view = 0, chosen = -1, folded = false;
 
-function element(text, classes) {
-  const span = document.createElement("span");
-  span.className = ["token", ...classes].join(" ");
-  span.textContent = text;
-  return span;
+function make(tag, classes, text) {
+  const made = document.createElement(tag);
+  made.className = classes;
+  if (text !== undefined) made.textContent = text;
+  return made;
 }
 
-function describe(strip, at) {
-  const kind = strip.stop[at] ? "stop token, graded" : strip.graded[at] ? "graded" : "context";
-  return `position ${strip.position_ids[at]} · id ${strip.input_ids[at]} · ` +
-    `${JSON.stringify(strip.tokens[at])} · weight ${strip.weight[at]} · ${kind}`;
+const percent = (part, whole) => `${Math.round((100 * part) / Math.max(1, whole))}%`;
+const taught = (shown) => shown.weight.reduce((sum, weight) => sum + (weight !== 0), 0);
+
+// "a\n⟨202E⟩" as text, with the line's end and what is made visible told apart; nothing is ever read as HTML.
+function spell(holder, text) {
+  for (const part of text.split(/(\n|⟨[0-9A-F]{4,6}⟩|[␀-␟])/)) {
+    if (part === "\n") holder.append(make("i", "end", "⏎"), "\n");
+    else if (/^(⟨[0-9A-F]{4,6}⟩|[␀-␟])$/.test(part)) holder.append(make("i", "odd", part));
+    else if (part) holder.append(part);
+  }
 }
 
-function choose(span) {
-  document.querySelectorAll(".chosen").forEach((other) => other.classList.remove("chosen"));
-  span.classList.add("chosen");
-  byId("detail").textContent = describe(data.strips[shown], Number(span.dataset.at));
+function tokenOf(shown, at) {
+  const kind = shown.kind[at], weight = shown.weight[at];
+  const token = make("span", `token ${CLASSES[kind]}`);
+  spell(token, shown.tokens[at]);
+  token.dataset.at = at;
+  token.tabIndex = -1;
+  if (kind === 0 && at < shown.shared) token.classList.add("shared");
+  if (kind !== 0 && Math.abs(weight) < 1) {
+    token.style.setProperty("--strength", `${Math.max(30, Math.round(100 * Math.abs(weight)))}%`);
+    token.classList.add("weak");
+  }
+  if (weight < 0) token.classList.add("negative");
+  return token;
+}
+
+function tokensOf(shown) {
+  const drawn = document.createDocumentFragment();
+  let hidden = 0, before = 0;
+  const tellHidden = () => { if (hidden) drawn.append(make("span", "note", `${number.format(hidden)} context`), "\n"); hidden = 0; };
+  shown.tokens.forEach((_, at) => {
+    const weight = shown.weight[at];
+    if (folded && weight === 0) { hidden += 1; before = weight; return; }
+    if (hidden && drawn.lastChild) drawn.append("\n");
+    tellHidden();
+    if (weight !== 0 && weight !== 1 && weight !== before) drawn.append(make("span", "note weight", `×${Number(weight.toPrecision(3))}`));
+    before = weight;
+    drawn.append(tokenOf(shown, at));
+    if (!folded && at + 1 === shown.shared) {
+      drawn.append(make("span", "note", `↑ ${number.format(shown.shared)} tokens shared with view ${view}`));
+    }
+  });
+  tellHidden();
+  if (shown.cut) drawn.append(" ", make("span", "note cut", `${number.format(shown.cut)} graded tokens cut off`));
+  return drawn;
+}
+
+function choose(at, focus) {
+  const shown = data.rows[row].views[view];
+  const token = byId("strip").querySelector(`[data-at="${at}"]`);
+  if (!token) return;
+  for (const other of byId("strip").querySelectorAll(".chosen")) { other.classList.remove("chosen"); other.tabIndex = -1; }
+  token.classList.add("chosen");
+  token.tabIndex = 0;
+  chosen = at;
+  byId("text").replaceChildren();
+  byId("text").append(shown.tokens[at].replaceAll("\n", "⏎"));
+  const weight = shown.weight[at];
+  const origin = shown.origin[at];
+  byId("what").textContent = weight === 0 ? `context · ${origin}` : `graded · ${origin}`;
+  byId("numbers").textContent = `id ${shown.ids[at]} · weight ${Number(weight.toPrecision(4))} · position ${at}`;
+  if (focus) { token.focus({ preventScroll: true }); token.scrollIntoView({ block: "nearest" }); }
+}
+
+function bars(holder, counts, classes) {
+  holder.replaceChildren();
+  counts.forEach((count, kind) => {
+    if (!count) return;
+    const bar = make("span", classes[kind]);
+    bar.style.setProperty("--count", count);
+    holder.append(bar);
+  });
+}
+
+function drawOverview() {
+  bars(byId("bar"), [...data.by_kind.slice(1), data.by_kind[0]], [...CLASSES.slice(1), CLASSES[0]]);
+  const anyCut = data.rows.reduce((sum, each) => sum + each.views.reduce((cut, one) => cut + one.cut, 0), 0);
+  const entry = (classes, name, count) => {
+    const item = make("li", "");
+    item.append(make("i", classes), name, " ", make("b", "", number.format(count)));
+    byId("legend").append(item);
+  };
+  [1, 2, 3, 4, 5, 0].forEach((kind) => { if (data.by_kind[kind]) entry(CLASSES[kind], NAMES[kind], data.by_kind[kind]); });
+  if (anyCut) entry("cut", "cut off", anyCut);
+  const map = byId("map");
+  map.classList.toggle("many", data.rows.length > 60);
+  data.rows.forEach((each, r) => {
+    const group = make("span", "");
+    each.views.forEach((one, v) => {
+      const button = make("button", "");
+      const graded = taught(one), length = one.ids.length;
+      button.type = "button";
+      button.tabIndex = -1;
+      button.title = `${one.title}: ${percent(graded, length)} of ${number.format(length)} tokens`;
+      button.setAttribute("aria-label", button.title);
+      bars(button, [graded, length - graded], ["taught", "context"]);
+      button.addEventListener("click", () => show(r, v));
+      group.append(button);
+    });
+    map.append(group);
+  });
+}
+
+function drawViews(views) {
+  const holder = byId("views");
+  holder.replaceChildren();
+  if (views.length < 2) return;
+  views.forEach((one, v) => {
+    const button = make("button", "", String(v + 1));
+    button.type = "button";
+    button.title = one.title;
+    button.setAttribute("aria-label", one.title);
+    if (v === view) button.setAttribute("aria-current", "true");
+    button.addEventListener("click", () => show(row, v));
+    holder.append(button);
+  });
 }
 
 function draw() {
-  const holder = byId("strip");
-  holder.replaceChildren();
-  byId("place").textContent = data.strips.length ? `${shown + 1} / ${data.strips.length}` : "0 / 0";
-  const strip = data.strips[shown];
-  if (!strip) { holder.textContent = "No example was kept."; return; }
-  const graded = strip.graded.reduce((sum, bit) => sum + bit, 0);
-  const length = strip.input_ids.length;
-  const turns = strip.turns.length ? ` · graded messages: ${strip.turns.join(", ")}` : "";
-  byId("facts").textContent =
-    `row ${strip.row}${turns} · ${length} tokens · ${Math.round((100 * graded) / length)}% of tokens teach`;
-  strip.tokens.forEach((text, at) => {
-    const classes = [];
-    if (strip.graded[at]) classes.push("graded");
-    if (strip.stop[at]) classes.push("stop");
-    const span = element(text.replaceAll("\n", "⏎\n"), classes);
-    span.dataset.at = at;
-    span.tabIndex = -1;
-    const strength = Math.max(25, Math.min(100, Math.round(100 * Math.abs(strip.weight[at]))));
-    if (strip.graded[at]) span.style.setProperty("--strength", `${strength}%`);
-    holder.append(span);
-  });
-  if (strip.cut) holder.append(element(`${strip.cut} graded tokens cut off`, ["cut"]));
-  byId("detail").textContent = "Point at a token.";
+  const each = data.rows[row];
+  byId("place").textContent = data.rows.length ? `${row + 1} of ${data.rows.length}` : "0 of 0";
+  byId("previous").disabled = row === 0;
+  byId("next").disabled = row >= data.rows.length - 1;
+  if (!each) { byId("strip").textContent = "No row was kept."; return; }
+  const shown = each.views[view];
+  const graded = taught(shown), length = shown.ids.length;
+  byId("heading").textContent = shown.title;
+  byId("origin").textContent = each.place;
+  byId("figures").textContent = `${number.format(length)} tokens, ${percent(graded, length)} teach`;
+  byId("fold").setAttribute("aria-pressed", String(folded));
+  drawViews(each.views);
+  byId("strip").replaceChildren(tokensOf(shown));
+  const bar = [...byId("map").children].flatMap((group, r) => [...group.children].map((button, v) => [button, r === row && v === view]));
+  for (const [button, here] of bar) here ? button.setAttribute("aria-current", "true") : button.removeAttribute("aria-current");
+  // What the reader came for: the first token that teaches words of the data, not the template's.
+  const first = shown.kind.findIndex((kind) => kind !== 0 && CLASSES[kind] !== "own");
+  choose(Math.max(0, first), false);
 }
 
-function go(step) {
-  const next = shown + step;
-  if (next < 0 || next >= data.strips.length) return;
-  shown = next;
+function show(r, v) {
+  if (!data.rows[r] || !data.rows[r].views[v]) return false;
+  row = r;
+  view = v;
   draw();
+  return true;
 }
 
-byId("strip").addEventListener("pointerover", (event) => {
-  const span = event.target.closest("[data-at]");
-  if (span) choose(span);
-});
-byId("previous").addEventListener("click", () => go(-1));
-byId("next").addEventListener("click", () => go(1));
+function step(by) {
+  const drawn = [...byId("strip").querySelectorAll("[data-at]")].map((token) => Number(token.dataset.at));
+  const next = drawn[drawn.indexOf(chosen) + by];
+  if (next !== undefined) choose(next, true);
+}
+
+function fold() {
+  const kept = chosen;
+  folded = !folded;
+  draw();
+  choose(kept, false);
+}
+
+const KEYS = {
+  ArrowLeft: () => show(row - 1, 0),
+  ArrowRight: () => show(row + 1, 0),
+  ArrowUp: () => show(row, view - 1),
+  ArrowDown: () => show(row, view + 1),
+  Home: () => show(0, 0),
+  End: () => show(data.rows.length - 1, 0),
+  g: () => { fold(); return true; },
+  j: () => { step(1); return true; },
+  k: () => { step(-1); return true; },
+};
+
 document.addEventListener("keydown", (event) => {
-  if (event.key === "ArrowLeft") go(-1);
-  if (event.key === "ArrowRight") go(1);
+  if (event.ctrlKey || event.metaKey || event.altKey || !Object.hasOwn(KEYS, event.key)) return;
+  // Where there is no other view, up and down scroll the page as they always do.
+  if (KEYS[event.key]()) event.preventDefault();
 });
-draw();
+for (const kind of ["pointerover", "click", "focusin"]) {
+  byId("strip").addEventListener(kind, (event) => {
+    const token = event.target.closest("[data-at]");
+    if (token && Number(token.dataset.at) !== chosen) choose(Number(token.dataset.at), false);
+  });
+}
+byId("previous").addEventListener("click", () => show(row - 1, 0));
+byId("next").addEventListener("click", () => show(row + 1, 0));
+byId("fold").addEventListener("click", fold);
+// preview.html#3.2 opens the second view of the third row.
+function follow() {
+  const [r, v] = location.hash.slice(1).split(".").map(Number);
+  return Boolean(r) && show(r - 1, (v || 1) - 1);
+}
+addEventListener("hashchange", follow);
+drawOverview();
+if (!follow()) draw();

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from burnish.chat.strip import strip_of, terminal, visible
+from burnish.chat.paint import terminal
+from burnish.chat.strip import strip_of, visible
 from burnish.cli.output import Output
 from burnish.cli.progress import TrainingDisplay
 from burnish.evaluation.match import wilson_interval

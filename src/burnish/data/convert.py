@@ -51,7 +51,7 @@ def _from_messages(record: Record) -> Conversation:
     column = _required(record, TURN_COLUMNS, "messages")
     messages = read_messages(record[column], column=column)
     require_reply(messages)
-    return Conversation(messages, read_tools(record.get("tools")))
+    return _conversation(messages, record)
 
 
 def _from_sharegpt(record: Record) -> Conversation:
@@ -64,7 +64,7 @@ def _from_sharegpt(record: Record) -> Conversation:
             raise ConversionError(Reason.WRONG_FORMAT, detail)
         messages.insert(0, {"role": "system", "content": system})
     require_reply(messages)
-    return Conversation(messages, read_tools(record.get("tools")))
+    return _conversation(messages, record)
 
 
 def _from_alpaca(record: Record) -> Conversation:
@@ -116,7 +116,28 @@ def _from_prompt_completion(record: Record) -> Completion | Conversation:
     ungraded = [
         {**message, "train": False} if message["role"] == "assistant" else message for message in context
     ]
-    return Conversation(ungraded + replies, read_tools(record.get("tools")))
+    return _conversation(ungraded + replies, record)
+
+
+def _conversation(messages: list[Message], record: Record) -> Conversation:
+    """Messages with what the row offers beside them: tools, documents, variables for its template alone."""
+    documents = record.get("documents")
+    if not (
+        documents is None or (isinstance(documents, list) and all(isinstance(d, dict) for d in documents))
+    ):
+        raise ConversionError(Reason.WRONG_FORMAT, f"documents is {show(documents)}, not a list of objects")
+    variables = record.get("chat_template_kwargs")
+    if not (variables is None or isinstance(variables, dict)):
+        raise ConversionError(
+            Reason.WRONG_FORMAT, f"chat_template_kwargs is {show(variables)}, not an object"
+        )
+    reserved = {"messages", "tools", "documents", "add_generation_prompt"} & (variables or {}).keys()
+    if reserved:
+        detail = f"chat_template_kwargs names {', '.join(sorted(reserved))}, which burnish itself gives"
+        raise ConversionError(Reason.WRONG_FORMAT, detail)
+    # Arrow fills what one row has with nulls in all the others.
+    given = {key: value for key, value in (variables or {}).items() if value is not None}
+    return Conversation(messages, read_tools(record.get("tools")), documents or None, given or None)
 
 
 def _from_text(record: Record) -> Document:

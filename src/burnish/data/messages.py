@@ -178,10 +178,19 @@ def _read_weight(key: str, value: Any) -> int | float:
 def _unfold_parts(message: Message) -> None:
     """Join the text parts of a content list; reasoning and calls move to the keys they have elsewhere."""
     found: dict[str, list[Any]] = {"text": [], "reasoning": [], "tool_call": []}
+    untrained: list[tuple[int, int]] = []
+    length = 0
     for part in message["content"]:
         kind, value = _read_part(part)
         found[kind].append(value)
+        if kind == "text":
+            # {"type": "text", "text": "Sure: ", "train": false}: said, and not taught.
+            if not _is_trained(part) and value:
+                untrained.append((length, length + len(value)))
+            length += len(value)
     message["content"] = "".join(found["text"])
+    if untrained and message["role"] == "assistant":
+        message["untrained"] = untrained
     if found["reasoning"]:
         if "reasoning_content" in message:
             detail = f"reasoning in a part and in reasoning_content {show(message['reasoning_content'])}"
@@ -190,6 +199,15 @@ def _unfold_parts(message: Message) -> None:
     if found["tool_call"]:
         calls = [call for value in found["tool_call"] for call in read_calls(value)]
         message["tool_calls"] = [*message.get("tool_calls", []), *calls]
+
+
+def _is_trained(part: dict[str, Any]) -> bool:
+    """Whether a part teaches: `train: false` and `weight: 0` say no."""
+    train = part.get("train")
+    if train is not None and not isinstance(train, bool):
+        raise ConversionError(Reason.BAD_TRAIN_FLAG, f"train {show(train)} is neither true nor false")
+    weight = part.get("weight")
+    return train is not False and (weight is None or _read_weight("weight", weight) != 0)
 
 
 def _read_part(part: Any) -> tuple[str, Any]:

@@ -23,7 +23,11 @@ from burnish.recipe.choices import BadRow, TooLong
 from burnish.recipe.schema import DatasetSource, Recipe
 from burnish.types import Conversation, Document, Example, Origin, Rejected, Row
 
-CHANGES = {"trimmed_replies": "reply trimmed by the template", "unspelled_replies": "reply not fully spelled"}
+CHANGES = {
+    "trimmed_replies": "reply trimmed by the template",
+    "unspelled_replies": "reply not fully spelled",
+    "reasoning_left_out": "reasoning left out",
+}
 """What an encoder counts that changes a row's text, and the ledger's words for it."""
 
 

@@ -34,15 +34,17 @@ class ChatTokenizer:
     `new_ids` are tokens that the base model has no trained row for; `like` names a token with a trained row that a
     new one does the work of: the end of a turn starts as the end of text, whose place the base knows.
     `template` is None for a base model that is only to continue text: its prompts are plain text. It renders in a
-    child process. `options` are those of the encoder; `other_stop_ids` were graded elsewhere (see `take_in`).
+    child process. `unswitched` is the template before the encoder turned its reasoning off, if it did.
+    `options` are those of the encoder; `other_stop_ids` were graded elsewhere (see `take_in`).
     """
 
     tokenizer: PreTrainedTokenizerBase
-    template: BoundedTemplate | None
+    template: ChatTemplate | None
     encoder: Encoder
     new_ids: tuple[int, ...]
     like: dict[int, int]
     template_origin: str
+    unswitched: BoundedTemplate | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     other_stop_ids: set[int] = field(default_factory=set)
 
@@ -58,13 +60,13 @@ class ChatTokenizer:
     def spec(self) -> EncoderSpec:
         """What a worker builds the same encoder from."""
         backend = self.tokenizer.backend_tokenizer.to_str()
-        template = self.template and self.template.plain
+        template = self.unswitched and self.unswitched.plain
         return EncoderSpec(template, backend, str(self.tokenizer.eos_token), **self.options)
 
     @property
     def identity(self) -> ChatIdentity:
         """What serving must have in common with training."""
-        template = self.encoder.template  # under `reasoning: off` with the template's own switch turned off
+        template = self.template
         return ChatIdentity(
             template_sha256=template.sha256 if template else None,
             date=template.date.isoformat() if template and template.is_dated else None,
@@ -145,7 +147,10 @@ def load_chat_tokenizer(
             new_ids, like = _add_controls(tokenizer, template)
         encoder = Encoder(template, tokenizer, **options)
     stops = set(trained.stop_ids) if trained else set()
-    return ChatTokenizer(tokenizer, template, encoder, tuple(new_ids), like, origin, options, stops)
+    # With reasoning off, the template's own switch is part of what it is asked with from now on.
+    return ChatTokenizer(
+        tokenizer, encoder.template, encoder, tuple(new_ids), like, origin, template, options, stops
+    )
 
 
 def _with_calls(message: Message) -> Message:

@@ -32,6 +32,16 @@ class TrainOn(StrEnum):
 
     ALL = "all"
     LAST = "last"
+    NONE_BUT_FLAGGED = "none-but-flagged"
+
+
+class Reasoning(StrEnum):
+    """What is done with reasoning, and where the generation prompt and a row disagree about it."""
+
+    KEEP = "keep"
+    EMPTY = "empty"
+    OFF = "off"
+    REFUSE = "refuse"
 
 
 class TooLong(StrEnum):

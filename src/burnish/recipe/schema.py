@@ -31,6 +31,7 @@ from burnish.recipe.choices import (
     DataFormat,
     DType,
     Optimizer,
+    Reasoning,
     Scheduler,
     TooLong,
     Tracker,
@@ -135,7 +136,14 @@ class Recipe(Keys):
     val_datasets: tuple[DatasetSource, ...] = Field(
         default=(), description="Datasets that are held out as they are; instead of `val_set_size`."
     )
-    train_on: TrainOn = Field(default=TrainOn.ALL, description="Grade all assistant turns, or only the last.")
+    train_on: TrainOn = Field(
+        default=TrainOn.ALL,
+        description="Grade all assistant turns, only the last, or only those with `train: true` or a weight.",
+    )
+    reasoning: Reasoning = Field(
+        default=Reasoning.KEEP,
+        description="Rows that think: keep it, close a block that the prompt opens, leave thought out, or refuse.",
+    )
     max_length: int = Field(default=2048, ge=2, description="Longest example, in tokens.")
     on_too_long: TooLong = Field(
         default=TooLong.DROP,

@@ -15,6 +15,7 @@ ADVICE: Mapping[str, str] = {
     "template refused": "the template itself says no to these rows, in its own words above: correct the roles and "
     "their order, or leave the rows out: on_bad_row=drop",
     "reasoning not found": "the template has no place for reasoning: say reasoning=off to train without it",
+    "reasoning left out": "reasoning=off leaves it out, as it was told to",
     "reasoning": "the template's prompt opens a reasoning block that these rows do not have: say reasoning=empty to "
     "close it at once, or reasoning=off",
     "tool call not found": "the template has no place for tool calls: use the template of a model that calls tools",
@@ -28,6 +29,9 @@ ADVICE: Mapping[str, str] = {
     "not one stop token": "a reply holds the token that ends a turn; remove it from the text",
     "control token in content": "text spells a control token that the template acts on; remove it from these rows",
     "control token in a role": "a role is one of system, user, assistant, tool",
+    "parts of the reply": "say train: false of whole messages here; this template does not show where parts end",
+    "reply stands in its own prompt": "the template shows the reply before it is asked for; name another template",
+    "text of another message": "the template mixes other messages into the reply; name another template",
     "seam": "prompt and reply have no tokens of their own where they meet; begin these replies with a letter",
     "no prompt before the reply": "put a user message before the first reply",
     "no reply to train on": "every reply has weight 0 or train: false; such rows teach nothing",
@@ -41,14 +45,14 @@ ADVICE: Mapping[str, str] = {
     "reply not fully spelled": "the vocabulary has no token for some characters; the model cannot write them",
 }
 
-BROKEN_JSON = "read the row at the place that the ledger names, and correct it there"
+UNREADABLE = "read the row at the place that the ledger names, and correct it there"
 """What is said of a reason that has no words of its own: rows that could not be read."""
 
 
 def advice_on(reason: str) -> str:
     """What to do about a reason for which rows are refused, cut or changed."""
     fitting = [start for start in ADVICE if reason.startswith(start)]
-    return ADVICE[max(fitting, key=len)] if fitting else BROKEN_JSON
+    return ADVICE[max(fitting, key=len)] if fitting else UNREADABLE
 
 
 def counsel(certificate: Certificate) -> Iterator[Finding]:
@@ -77,5 +81,9 @@ def counsel(certificate: Certificate) -> Iterator[Finding]:
 
 _UNUSUAL = {
     "control_lookalikes": "text that looks like a control token is encoded as text, in training and in serving",
+    "forgotten_reasoning": "turns before which the template drops what was thought earlier, in training and in "
+    "serving",
+    "searched_replies": "replies found by their text, for the template hides where it went; look at some: burnish preview",
+    "loose_prompts": "turns that the template shows in history otherwise than it prompts with; inference's prompt is fed",
     "seam_merges": "the tokenizer would have joined prompt and reply there; both are encoded as inference does, apart",
 }

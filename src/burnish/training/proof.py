@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from burnish.chat.reasoning import has_reasoning
 from burnish.data.pack import build_pack
 from burnish.data.prepare import Prepared
 from burnish.data.workers import EncodedRow
@@ -21,8 +22,6 @@ EXAMPLES = 5
 
 _PACK_TOKENS = 1 << 14
 """Packs are checked in pieces of about so many tokens, whatever the size of the set."""
-
-_REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 
 
 class Proof:
@@ -83,7 +82,7 @@ class Proof:
         split = self.split
         split["conversations"] += 1
         split["views"] += len(views)
-        split["with_reasoning"] += any(_reasons(message) for message in messages)
+        split["with_reasoning"] += any(map(_thinks, messages))
         split["tokens"] += sum(map(len, views))
         # Each view against the one before it: of a history that is rewritten, the start stays the same.
         for before, view in pairwise(views):
@@ -92,8 +91,5 @@ class Proof:
             split["shared_tokens"] += int(differ.argmax()) if differ.any() else length
 
 
-def _reasons(message: Message) -> bool:
-    """Whether a reply says what it thought, in a field or in tags."""
-    return message.get("role") == "assistant" and (
-        any(message.get(key) for key in _REASONING_KEYS) or "</think" in str(message.get("content"))
-    )
+def _thinks(message: Message) -> bool:
+    return message.get("role") == "assistant" and has_reasoning(message)

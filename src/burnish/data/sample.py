@@ -1,0 +1,126 @@
+"""A few rows as training would feed them, found without reading or encoding the rest of the data.
+
+ledger = Ledger()
+for row in sample_rows(recipe, ledger):          # lazily, duplicates and unreadable rows entered in the ledger
+    for part in fit_row(row, encoder, recipe, ledger): ...
+
+sample_rows(recipe, ledger, wanted=["6", "data/train.jsonl:40"])      two particular rows, nothing behind them
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from burnish.chat.encode import cut_answer
+from burnish.chat.refusal import RowRefused
+from burnish.data.ledger import Ledger
+from burnish.data.prepare import CHANGES, windows
+from burnish.data.read import read_source
+from burnish.data.split import drop_duplicates
+from burnish.errors import UsageError
+from burnish.recipe.choices import TooLong
+from burnish.recipe.schema import Recipe
+from burnish.types import Document, Example, Rejected, Row
+
+
+class Encodes(Protocol):
+    """Whoever turns a row into token sequences; `counts` tells what was out of the ordinary so far."""
+
+    counts: Counter[str]
+
+    def encode(self, row: Row) -> list[Example]:
+        """The row's sequences; RowRefused where it cannot be graded exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A sequence as training feeds it: the tokens from `start` on of a view that the encoder made."""
+
+    example: Example
+    view: Example
+    start: int = 0
+
+
+def sample_rows(recipe: Recipe, ledger: Ledger, *, wanted: Collection[str] = ()) -> Iterator[Row]:
+    """The recipe's training rows as they are asked for; with `wanted`, those that a number or `file:line` names.
+
+    UsageError, once all is read, where the data has no such row. A wanted row that is not among those yielded is
+    in the ledger, with the reason.
+    """
+    missing = set(wanted)
+    for row in drop_duplicates(_usable(recipe, ledger, missing), ledger):
+        if not wanted or names(wanted, row.index, row.origin.file, row.origin.line):
+            yield row
+    if missing:
+        raise UsageError(
+            f"row {', '.join(sorted(missing))}: the data has {ledger.counts()['read']:,} rows",
+            rule="a row is named by its number, counted from 0 over all files, or by file:line",
+            remedy="take the number from `burnish preview --json`, or the place from ledger.jsonl",
+        )
+
+
+def names(wanted: Collection[str], index: int, file: str, line: int) -> bool:
+    """Whether one of the words names this row: "6", "data/train.jsonl:7", or the end of it, "train.jsonl:7"."""
+    place = f"{file}:{line}"
+    return any(word == str(index) or place == word or place.endswith(f"/{word}") for word in wanted)
+
+
+def fit_row(row: Row, encoder: Encodes, recipe: Recipe, ledger: Ledger) -> list[Part]:
+    """The row's sequences within `max_length`; what is refused, cut or dropped is entered as training enters it."""
+    before = {key: encoder.counts[key] for key in CHANGES}
+    try:
+        views = encoder.encode(row)
+    except RowRefused as refusal:
+        ledger.reject(Rejected(row.index, row.source, row.origin, refusal.reason, refusal.detail))
+        return []
+    for key, words in CHANGES.items():
+        if encoder.counts[key] > before[key]:
+            ledger.change(row, words)
+    length = recipe.max_length
+    if isinstance(row.content, Document):
+        # Windows overlap by one token: the second begins at `length - 1` of the text.
+        return [
+            Part(window, view, number * (length - 1))
+            for view in views
+            for number, window in enumerate(windows(view, length))
+        ]
+    return _fit(row, views, recipe, ledger)
+
+
+def _fit(row: Row, views: list[Example], recipe: Recipe, ledger: Ledger) -> list[Part]:
+    longest = max(map(len, views))
+    cuts = recipe.on_too_long == TooLong.CUT_ANSWER
+    parts: list[Part] = []
+    for view in views:
+        fitted = cut_answer(view, recipe.max_length) if cuts or len(view) <= recipe.max_length else None
+        if fitted is not None and fitted.num_graded:
+            parts.append(Part(fitted, view))
+    lost = sum(view.num_graded for view in views) - sum(part.example.num_graded for part in parts)
+    reason = "too long" if longest > recipe.max_length else "nothing graded"
+    if not parts:
+        ledger.drop(row, reason=reason, graded_tokens_lost=lost, detail=f"{longest} tokens")
+    elif lost:
+        ledger.cut(row, reason=reason, graded_tokens_lost=lost, detail=f"{longest} tokens")
+    return parts
+
+
+def _usable(recipe: Recipe, ledger: Ledger, missing: set[str]) -> Iterator[Row]:
+    """Rows that can be read, up to the last one that is looked for; a row that is met leaves `missing`."""
+    seeking = bool(missing)
+    first = 0
+    for number, source in enumerate(recipe.datasets):
+        for row in read_source(source, source_index=number, first_index=first):
+            first += 1
+            ledger.count_read()
+            if seeking:
+                met = {word for word in missing if names([word], row.index, row.origin.file, row.origin.line)}
+                missing -= met
+            if isinstance(row, Row):
+                yield row
+            else:
+                ledger.reject(row)
+            if seeking and not missing:
+                return
