@@ -246,6 +246,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _die_with(parent)
     _limit_memory(MEMORY_MIB << 20)
+    gc.set_threshold(20_000, 20, 20)  # rows come and go in thousands; few of them in circles
     gc.freeze()
     _Child(requests, answers).serve()
 

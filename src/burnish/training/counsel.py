@@ -73,7 +73,9 @@ def counsel(certificate: Certificate) -> Iterator[Finding]:
         ("changed", certificate.changes),
     ):
         for reason, count in counts.items():
-            yield Finding("datasets", f"{count:,} rows {kind}: {reason}", advice_on(reason))
+            yield Finding(
+                "datasets", f"{count:,} {'row' if count == 1 else 'rows'} {kind}: {reason}", advice_on(reason)
+            )
     for kind, count in certificate.unusual.items():
         if kind in _UNUSUAL:
             yield Finding("datasets", f"{count:,} {kind.replace('_', ' ')}", _UNUSUAL[kind])
@@ -83,7 +85,7 @@ _UNUSUAL = {
     "control_lookalikes": "text that looks like a control token is encoded as text, in training and in serving",
     "forgotten_reasoning": "turns before which the template drops what was thought earlier, in training and in "
     "serving",
-    "searched_replies": "replies found by their text, for the template hides where it went; look at some: burnish preview",
-    "loose_prompts": "turns that the template shows in history otherwise than it prompts with; inference's prompt is fed",
-    "seam_merges": "the tokenizer would have joined prompt and reply there; both are encoded as inference does, apart",
+    "searched_replies": "replies found by their text, for the template hides where it went: see burnish preview",
+    "loose_prompts": "turns that the template shows otherwise than it prompts with; inference's prompt is fed",
+    "seam_merges": "the tokenizer would have joined prompt and reply; they are encoded apart, as inference does",
 }
