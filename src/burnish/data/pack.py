@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -54,8 +55,8 @@ def build_pack(examples: Sequence[Example]) -> Pack:
     lengths = [len(example) for example in examples]
     ends = np.cumsum(lengths)
     starts = ends - lengths
-    input_ids = np.fromiter((token for e in examples for token in e.input_ids), np.int64, count=int(ends[-1]))
-    weights = np.fromiter((w for e in examples for w in e.weights), np.float32, count=int(ends[-1]))
+    input_ids = np.fromiter(chain.from_iterable(e.input_ids for e in examples), np.int64, count=int(ends[-1]))
+    weights = np.fromiter(chain.from_iterable(e.weights for e in examples), np.float32, count=int(ends[-1]))
     if weights[starts].any():
         culprit = next(e for e in examples if e.weights[0] != 0.0)
         raise ValueError(f"row {culprit.row}: its first token is graded, but nothing comes before it")

@@ -15,13 +15,15 @@ from burnish.adapters.apply import Trainable, apply_adapter, describe_trainable
 from burnish.data.pack import Pack, pack_all
 from burnish.data.plan import Plan
 from burnish.data.prepare import Prepared, encode_rows, read_rows
+from burnish.data.workers import Workers
 from burnish.models.forward import why_unpacked
 from burnish.models.load import add_token_rows, load_model, start_model, vocabulary_tables
-from burnish.models.tokenizer import ChatTokenizer, load_chat_tokenizer
+from burnish.models.tokenizer import ChatTokenizer
 from burnish.optim.build import Optimizer
 from burnish.optim.masters import Masters
 from burnish.optim.schedule import Schedule, warmup_length
 from burnish.recipe.schema import Recipe
+from burnish.training.certificate import recipe_tokenizer
 from burnish.types import Example
 
 LOGITS_PER_PASS = 2**27
@@ -80,17 +82,13 @@ def lay_out(examples: Sequence[Example], recipe: Recipe, *, vocab_size: int, pac
 
 
 def encode_recipe(recipe: Recipe) -> tuple[ChatTokenizer, Prepared]:
-    """Read and encode every row of a recipe, with the tokenizer and template that its model will be asked with."""
+    """Read and encode every row of a recipe, in memory, as training would; nothing is kept or proved."""
     rows = read_rows(recipe)
-    tokenizer = load_chat_tokenizer(
-        recipe.tokenizer or recipe.model,
-        chat_template=recipe.chat_template,
-        chat_template_kwargs=recipe.chat_template_kwargs,
-        train_on=recipe.train_on.value,
-        reasoning=recipe.reasoning.value,
-        chat=rows.has_conversations,
-    )
-    return tokenizer, encode_rows(rows, tokenizer.encoder, recipe)
+    tokenizer = recipe_tokenizer(recipe, chat=rows.has_conversations)
+    with Workers(tokenizer.spec, num_rows=len(rows.train) + len(rows.held_out)) as workers:
+        data = encode_rows(rows, workers.encode_all, recipe)
+    tokenizer.take_in(workers.stop_ids, workers.counts)
+    return tokenizer, data
 
 
 def open_session(
@@ -111,7 +109,7 @@ def open_session(
     warmup = warmup_length(
         plan.num_steps, warmup_steps=recipe.warmup_steps, warmup_ratio=recipe.warmup_ratio or 0.0
     )
-    held_out = [example for views in data.held_out for example in views]
+    held_out = list(data.held_out.views())
     return Session(
         recipe=recipe,
         tokenizer=tokenizer,
