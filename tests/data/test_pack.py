@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from burnish.data.pack import Segment, build_pack, fill, pack_all, total_weight
+from burnish.data.fill import deal, fill
+from burnish.data.pack import Segment, build_pack, pack_all, total_weight
 from burnish.data.trie import find_prefixes
 from burnish.types import Example
 from tests.data.trees import check_pack, distinct_prefixes, families
@@ -182,3 +183,25 @@ def test_a_hundred_thousand_documents_are_dealt_with_hardly_any_room_left() -> N
     lengths = np.random.default_rng(0).gamma(2.0, 90.0, 100_000).astype(int).clip(8, 1000).tolist()
     packs = fill(lengths, max_tokens=2048)
     assert sum(lengths) / (len(packs) * 2048) > 0.998
+
+
+@given(LENGTHS, st.integers(8, 200), st.one_of(st.none(), st.integers(1, 5)))
+def test_dealt_evenly_there_are_as_many_packs_and_none_is_larger(
+    lengths: list[int], room: int, rows: int | None
+) -> None:
+    tight = deal(lengths, max_tokens=room, max_rows=rows)
+    even = deal(lengths, max_tokens=room, max_rows=rows, even=True)
+    assert sorted(index for pack in even for index in pack) == list(range(len(lengths)))
+    assert len(even) <= len(tight)
+    sizes, at_most = ([sum(lengths[index] for index in pack) for pack in packs] for packs in (even, tight))
+    assert max(sizes) <= max(*at_most, 0)
+
+
+def test_dealt_evenly_a_batch_that_needs_two_packs_has_two_alike() -> None:
+    lengths = np.random.default_rng(1).gamma(2.0, 90.0, 8).astype(int).clip(8, 1000).tolist()
+    examples = [example(row, [row] * length, [0.0] * length) for row, length in enumerate(lengths)]
+    for share in (False, True):
+        tight = sorted(map(len, pack_all(examples, max_tokens=1024, share_prefixes=share)))
+        even = sorted(map(len, pack_all(examples, max_tokens=1024, share_prefixes=share, even=True)))
+        assert len(even) == len(tight) == 2
+        assert even[1] - even[0] < 100 < tight[1] - tight[0]

@@ -13,7 +13,7 @@ WEIGHTS = st.sampled_from([0.0, 0.0, 1.0, 0.25, -0.5])
 
 @st.composite
 def families(draw: st.DrawFn, most: int = 14) -> list[Example]:
-    """Examples over three tokens, many grown from earlier ones: equal rows, one the beginning of another, single tokens."""
+    """Examples over three tokens, many grown from earlier ones: equal ones, single tokens, one within another."""
     grown: list[list[int]] = []
     for _ in range(draw(st.integers(1, most))):
         more = draw(st.lists(st.integers(0, 2), max_size=6))

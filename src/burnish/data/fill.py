@@ -5,9 +5,45 @@ fill([5, 3, 4, 2], max_tokens=7) == [[0, 3], [2, 1]]        5 2 | 4 3
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+
+TRIES = 6
+"""How often `evenly` halves what it does not know about the capacity: to 1/64 of the whole."""
+
+
+def deal(
+    lengths: Sequence[int], *, max_tokens: int, max_rows: int | None = None, even: bool = False
+) -> list[list[int]]:
+    """`fill`, with `even` in as many packs but of about one size: less memory, fewer shapes.
+
+    deal([5, 3, 4, 2, 2], max_tokens=12)            == [[0, 2, 1], [3, 4]]
+    deal([5, 3, 4, 2, 2], max_tokens=12, even=True) == [[0, 1], [2, 3, 4]]
+    """
+
+    def within(capacity: int) -> list[list[int]]:
+        return fill(lengths, max_tokens=capacity, max_rows=max_rows)
+
+    return evenly(within, total=sum(lengths), most=max_tokens) if even else within(max_tokens)
+
+
+def evenly(within: Callable[[int], list[list[int]]], *, total: int, most: int) -> list[list[int]]:
+    """The packs of about the least capacity, up to `most`, that needs no more packs than `most` does."""
+    packs = within(most)
+    if len(packs) == 1:
+        return packs
+    low, high = -(-total // len(packs)), most
+    for _ in range(TRIES):
+        if low >= high:
+            break
+        middle = (low + high) // 2
+        tried = within(middle)
+        if len(tried) <= len(packs):
+            packs, high = tried, middle
+        else:
+            low = middle + 1
+    return packs
 
 
 def fill(

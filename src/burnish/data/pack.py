@@ -26,14 +26,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from burnish.data.fill import fill
+from burnish.data.fill import deal, evenly
 from burnish.data.trie import MINIMUM, Trie, apart, find_prefixes
 from burnish.types import Example
-
-__all__ = ["Pack", "Segment", "build_pack", "fill", "pack_all", "total_weight"]
 
 IntArray = np.ndarray[tuple[int], np.dtype[np.int64]]
 FloatArray = np.ndarray[tuple[int], np.dtype[np.float32]]
@@ -148,21 +147,23 @@ def pack_all(
     share_prefixes: bool = False,
     min_shared: int = MINIMUM,
     round_to: int = 1,
+    even: bool = False,
 ) -> list[Pack]:
     """Deal examples to packs of at most `max_tokens` laid tokens, each example whole and once.
 
     Best fit, longest first; with `share_prefixes` what begins alike goes together. An example longer than
-    `max_tokens` gets a pack of its own. `max_rows` bounds the examples of a pack. With `round_to`, see
-    `build_pack`, `max_tokens` should be a multiple of it: padding comes on top.
+    `max_tokens` gets a pack of its own. `max_rows` bounds the examples of a pack. With `even` there are as many
+    packs, of about one size. With `round_to` (see `build_pack`) `max_tokens` should be a multiple of it.
     """
     ids = [np.asarray(example.input_ids, dtype=np.int64) for example in examples]
     lengths = [len(part) for part in ids]
     if share_prefixes:
         trie = find_prefixes(ids, minimum=min_shared)
-        dealt = trie.deal(max_tokens=max_tokens, max_rows=max_rows)
+        within = partial(trie.deal, max_rows=max_rows)
+        dealt = evenly(within, total=trie.size, most=max_tokens) if even else within(max_tokens)
     else:
         trie = apart(lengths)
-        dealt = fill(lengths, max_tokens=max_tokens, max_rows=max_rows)
+        dealt = deal(lengths, max_tokens=max_tokens, max_rows=max_rows, even=even)
     return [_lay(examples, ids, trie, members, round_to) for members in dealt]
 
 
@@ -262,7 +263,7 @@ def _graded(
         )
     graded = np.flatnonzero(weights)
     owner = np.searchsorted(ends, graded, side="right")
-    # members end to end, unshared, are cut where their segments begin; each piece lies elsewhere in the pack by `shift`
+    # members end to end, unshared, are cut where their segments begin; each piece lies by `shift` elsewhere
     firsts: list[int] = []
     shifts: list[int] = []
     for member, start in zip(members, starts.tolist(), strict=True):

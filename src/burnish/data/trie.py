@@ -25,9 +25,9 @@ from burnish.data.fill import fill
 MINIMUM = 16
 """The shortest run of tokens that is shared.
 
-Each further segment costs an attention call of its own, in every layer, forward and backward: in the 25M model of
-docs/benchmarks.md about as much as two tokens, in a 135M one less than one. What weighs more is that a pack with a tree in it
-leaves the kernels for plain documents, so the few tokens that every chat begins with (`<|im_start|>user`) must not make one.
+Each shared run costs an attention call more in every layer, and a pack with a tree in it leaves the kernels for
+plain documents. So the few tokens with which every chat begins (`<|im_start|>user`) must not make a tree; a system
+prompt of a sentence or two may.
 """
 
 Ids = np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -59,7 +59,12 @@ class Trie:
             node = self.parents[node]
         return found[::-1]
 
-    def deal(self, *, max_tokens: int, max_rows: int | None = None) -> list[list[int]]:
+    @property
+    def size(self) -> int:
+        """All tokens, each run counted once."""
+        return sum(end - self.start(node) for node, end in enumerate(self.ends))
+
+    def deal(self, max_tokens: int, *, max_rows: int | None = None) -> list[list[int]]:
         """Sequences dealt to packs of at most `max_tokens` tokens, each run counted once a pack.
 
         Every subtree is dealt by best fit to as few parts as it needs, leaves first; parts that still have room meet
