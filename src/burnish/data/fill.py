@@ -55,12 +55,13 @@ def fill(
     pack of its own, for a row is never split. `max_rows` bounds the rows of a pack; `rows` says how many each
     document stands for (one). About a microsecond a document, whatever the number of packs.
     """
+    max_tokens = min(max_tokens, sum(lengths))  # the room is counted in bits
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist()
     packs: list[list[int]] = []
     taken: list[int] = []  # rows in each pack
     by_room: dict[int, list[int]] = {}  # packs that have exactly so much room
     rooms = (
-        0  # which keys of by_room hold a pack, as bits: the tightest fit is the lowest bit from `length` on
+        0  # the keys of by_room that hold a pack, as bits: the tightest fit is the lowest from `length` on
     )
     for index in order:
         length, count = lengths[index], 1 if rows is None else rows[index]

@@ -24,8 +24,8 @@ class Survey:
     """One epoch in figures.
 
     `rows`, `examples`, `tokens` and `graded_tokens` are counted over all rows; what concerns packs, over
-    `looked_at` of the epoch's `steps`. `tokens` counts every example in full, `laid` what the packs hold of the looked-at steps'
-    `full` tokens, `padding` what of that is nobody's.
+    `looked_at` of the epoch's `steps`: of their `full` tokens, every example counted whole, the packs hold
+    `laid`, of which `padding` are nobody's.
     """
 
     rows: int
