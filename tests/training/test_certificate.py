@@ -256,23 +256,23 @@ def reversed_targets(pack: Pack) -> Pack:
 
 def across(pack: Pack) -> Pack:
     """The last token of one document made to predict the first of the next."""
-    predicts, targets = pack.predicts.copy(), pack.targets.copy()
-    predicts[1], targets[1] = 3, 9
-    return replace(pack, predicts=predicts, targets=targets)
+    rows_kept, targets = pack.rows_kept.copy(), pack.targets.copy()
+    rows_kept[1], targets[1] = 3, 9
+    return replace(pack, rows_kept=rows_kept, targets=targets)
 
 
 @pytest.mark.parametrize(
     ("harm", "code"),
     [
         (lambda pack: replace(pack, position_ids=np.arange(7)), "positions not consecutive"),
-        (lambda pack: replace(pack, predicts=pack.predicts + 1), "target is not the next token"),
+        (lambda pack: replace(pack, rows_kept=pack.rows_kept + 1), "target is not the next token"),
         (reversed_targets, "target is not the next token"),
         (across, "target is not the next token"),
         (lambda pack: replace(pack, weights=np.ones(4, np.float32)), "weights changed in the pack"),
         (
             lambda pack: replace(
                 pack,
-                predicts=pack.predicts[1:],
+                row_of=pack.row_of[1:],
                 targets=pack.targets[1:],
                 weights=pack.weights[1:],
                 sources=pack.sources[1:],
@@ -284,7 +284,10 @@ def across(pack: Pack) -> Pack:
             "targets, weights and sources differ in number",
         ),
         (lambda pack: replace(pack, input_ids=pack.input_ids + 1), "tokens changed in the pack"),
-        (lambda pack: replace(pack, bounds=((0, 3), (3, 7))), "documents laid out otherwise"),
+        (lambda pack: replace(pack, rows=pack.rows[::-1]), "documents laid out otherwise"),
+        (lambda pack: replace(pack, leaves=pack.leaves[:1] * 2), "documents laid out otherwise"),
+        (lambda pack: replace(pack, reach=np.full(7, 7)), "documents see each other"),
+        (lambda pack: replace(pack, reach=np.minimum(pack.reach, 6)), "documents see each other"),
         (lambda pack: replace(pack, sources=np.zeros(4, np.int64)), "source changed in the pack"),
     ],
 )
@@ -405,3 +408,14 @@ def test_another_template_is_accepted_where_the_user_says_so(
         train(loaded, show=interrupting)
     (tmp_path / "dated.jinja").write_text(CHATML)
     assert resume(tmp_path / "run", allow_change=["chat_template"]).stopped_by == "finished"
+
+
+def test_a_pack_with_shared_prefixes_is_proved_too() -> None:
+    alike = [
+        Example(0, 0, (1,), [5, 6, 7, 8], [0.0, 0.0, 1.0, 1.0]),
+        Example(1, 1, (1,), [5, 6, 9], [0.0, 0.5, 0.5]),
+    ]
+    pack = build_pack(alike, share_prefixes=True, min_shared=1)
+    assert pack.is_tree and pack_violations(pack, alike) == []
+    seen = replace(pack, reach=np.full(len(pack), len(pack)))
+    assert pack_violations(seen, alike) == ["documents see each other"]

@@ -11,7 +11,7 @@ from itertools import chain
 
 import numpy as np
 
-from burnish.data.pack import Pack
+from burnish.data.pack import FloatArray, IntArray, Pack
 from burnish.data.store import EncodedRows
 from burnish.types import Example
 
@@ -60,33 +60,57 @@ _ENDS = ("view_ends", "run_ends", "turn_ends")
 
 
 def pack_violations(pack: Pack, examples: Sequence[Example]) -> list[str]:
-    """The rules that a pack of these examples, in this order, breaks; each once."""
-    found: list[str] = []
+    """The rules that a pack of these examples, in this order, breaks; each once.
+
+    Each example is walked to where its tokens lie, through the prefixes that it shares: what is read there, and what
+    is graded there, is compared with the example itself.
+    """
+    numbers = {len(pack.row_of), len(pack.targets), len(pack.weights), len(pack.sources)}
+    if list(pack.rows) != [example.row for example in examples] or len(pack.leaves) != len(examples):
+        return ["documents laid out otherwise"]
+    if len(numbers) > 1:
+        return ["targets, weights and sources differ in number"]
     ids = np.array(list(chain.from_iterable(example.input_ids for example in examples)), dtype=np.int64)
     weights = np.array(list(chain.from_iterable(example.weights for example in examples)), dtype=np.float32)
     lengths = np.array([len(example) for example in examples], dtype=np.int64)
-    ends = np.cumsum(lengths)
-    bounds = list(zip((ends - lengths).tolist(), ends.tolist(), strict=True))
-    if list(pack.bounds) != bounds or list(pack.rows) != [example.row for example in examples]:
-        found.append("documents laid out otherwise")
-    if {len(pack.targets), len(pack.weights), len(pack.sources)} != {len(pack.predicts)}:
-        return [*found, "targets, weights and sources differ in number"]
-    if not np.array_equal(pack.input_ids, ids):
-        return [*found, "tokens changed in the pack"]
-    positions = np.concatenate([np.arange(length) for length in lengths])
-    if not np.array_equal(pack.position_ids, positions):
+    where = np.concatenate([pack.tokens_of(number) for number in range(len(examples))])
+    if len(where) != len(ids) or len(np.unique(where)) + pack.padding != len(pack):
+        return ["documents laid out otherwise"]
+    found: list[str] = []
+    if not np.array_equal(pack.input_ids[where], ids):
+        found.append("tokens changed in the pack")
+    if not np.array_equal(pack.position_ids[where], np.concatenate([np.arange(n) for n in lengths])):
         found.append("positions not consecutive")
-    document = np.repeat(np.arange(len(lengths)), lengths)
-    inside = (pack.predicts >= 0) & (pack.predicts < len(ids) - 1)
-    predicts = pack.predicts[inside]
-    next_token = (ids[predicts + 1] == pack.targets[inside]) & (document[predicts + 1] == document[predicts])
-    if not (inside.all() and next_token.all()):
-        found.append("target is not the next token")
-    carried = np.zeros(len(ids), dtype=np.float32)
-    carried[predicts + 1] = pack.weights[inside]
-    if len(set(predicts.tolist())) != len(pack.predicts) or not np.array_equal(carried, weights):
-        found.append("weights changed in the pack")
-    sources = np.array([example.source for example in examples], dtype=np.int64)[document]
-    if not np.array_equal(pack.sources[inside], sources[predicts + 1]):
-        found.append("source changed in the pack")
-    return found
+    ends = np.repeat(where[np.cumsum(lengths) - 1], lengths)
+    if (pack.reach[where] <= ends).any() or not np.array_equal(_seen(pack), pack.position_ids + 1):
+        found.append("documents see each other")
+    return [*found, *_graded_otherwise(pack, examples, ids, weights, where, lengths)]
+
+
+def _seen(pack: Pack) -> IntArray:
+    """How many tokens each token sees: those up to it, but for the ones whose reach has ended."""
+    over = np.cumsum(np.bincount(np.clip(pack.reach, 0, len(pack)), minlength=len(pack) + 1))[: len(pack)]
+    return np.arange(1, len(pack) + 1) - over
+
+
+def _graded_otherwise(
+    pack: Pack,
+    examples: Sequence[Example],
+    ids: IntArray,
+    weights: FloatArray,
+    where: IntArray,
+    lengths: IntArray,
+) -> Iterator[str]:
+    """Targets are the tokens with a weight, each predicted from the one before it in its own example."""
+    graded = np.flatnonzero(weights)
+    if len(graded) != len(pack.targets) or not np.array_equal(pack.weights, weights[graded]):
+        yield "weights changed in the pack"
+        return
+    inside = (pack.rows_kept >= 0) & (pack.rows_kept < len(pack))
+    if not (inside.all() and np.array_equal(pack.predicts, where[graded - 1])) or not np.array_equal(
+        pack.targets, ids[graded]
+    ):
+        yield "target is not the next token"
+    owner = np.repeat(np.arange(len(examples)), lengths)[graded]
+    if not np.array_equal(pack.sources, np.array([example.source for example in examples])[owner]):
+        yield "source changed in the pack"
