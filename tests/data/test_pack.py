@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -124,20 +126,28 @@ def test_a_plain_pack_holds_every_example_exactly(examples: list[Example], multi
     assert pack.saved_tokens == 0
 
 
-@given(families(30), st.integers(4, 40), st.one_of(st.none(), st.integers(1, 4)), st.integers(1, 4))
+@given(
+    families(30),
+    st.integers(4, 40),
+    st.one_of(st.none(), st.integers(1, 4)),
+    st.integers(1, 4),
+    st.booleans(),
+)
 def test_trees_dealt_to_micro_batches_keep_every_example_once_and_the_bound_on_laid_tokens(
-    examples: list[Example], room: int, rows: int | None, minimum: int
+    examples: list[Example], room: int, rows: int | None, minimum: int, even: bool
 ) -> None:
     numbered = [Example(index, e.source, e.turns, e.input_ids, e.weights) for index, e in enumerate(examples)]
-    packs = pack_all(numbered, max_tokens=room, max_rows=rows, share_prefixes=True, min_shared=minimum)
+    deal_to = partial(
+        pack_all, max_tokens=room, max_rows=rows, share_prefixes=True, min_shared=minimum, even=even
+    )
+    packs = deal_to(numbered)
     assert sorted(row for pack in packs for row in pack.rows) == list(range(len(examples)))
     for pack in packs:
         check_pack(pack, [numbered[row] for row in pack.rows])
         assert len(pack) <= room or len(pack.rows) == 1
         assert rows is None or len(pack.rows) <= rows
     assert total_weight(packs) == pytest.approx(sum(sum(e.weights) for e in examples))
-    again = pack_all(numbered, max_tokens=room, max_rows=rows, share_prefixes=True, min_shared=minimum)
-    assert [pack.rows for pack in again] == [pack.rows for pack in packs]
+    assert [pack.rows for pack in deal_to(numbered)] == [pack.rows for pack in packs]
 
 
 def test_rows_that_begin_alike_go_together_and_a_long_prefix_is_laid_once_a_pack() -> None:
