@@ -5,6 +5,7 @@ fill([5, 3, 4, 2], max_tokens=7) == [[0, 3], [2, 1]]        5 2 | 4 3
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -59,34 +60,35 @@ def fill(
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist()
     packs: list[list[int]] = []
     taken: list[int] = []  # rows in each pack
-    by_room: dict[int, list[int]] = {}  # packs that have exactly so much room
+    by_room: defaultdict[int, list[int]] = defaultdict(list)  # packs that have exactly so much room
     rooms = (
         0  # the keys of by_room that hold a pack, as bits: the tightest fit is the lowest from `length` on
     )
     for index in order:
-        length, count = lengths[index], 1 if rows is None else rows[index]
-        room, free, pack = max_tokens, rooms >> length, None
-        while free and pack is None:
-            room = length + (free & -free).bit_length() - 1
-            pack = _take(by_room[room], taken, None if max_rows is None else max_rows - count)
-            free &= free - 1
-        if pack is None:
-            pack, room = len(packs), max_tokens
+        length = lengths[index]
+        count = rows[index] if rows is not None else 1
+        free, pack, left = rooms >> length, -1, max_tokens - length
+        while free and pack < 0:
+            left = (free & -free).bit_length() - 1
+            here = by_room[left + length]
+            pack = here.pop() if max_rows is None else _take(here, taken, max_rows - count)
+            if pack < 0:
+                free &= free - 1
+            elif not here:
+                rooms ^= 1 << (left + length)
+        if pack < 0:
+            pack, left = len(packs), max_tokens - length
             packs.append([])
             taken.append(0)
-        elif not by_room[room]:
-            rooms ^= 1 << room
         packs[pack].append(index)
         taken[pack] += count
-        if room >= length and (max_rows is None or taken[pack] < max_rows):
-            by_room.setdefault(room - length, []).append(pack)
-            rooms |= 1 << (room - length)
+        if left >= 0 and (max_rows is None or taken[pack] < max_rows):
+            by_room[left].append(pack)
+            rooms |= 1 << left
     return packs
 
 
-def _take(packs: list[int], taken: list[int], most: int | None) -> int | None:
-    """Take out the newest of `packs` that holds at most `most` rows."""
-    if most is None:
-        return packs.pop()
-    at = next((at for at in reversed(range(len(packs))) if taken[packs[at]] <= most), None)
-    return None if at is None else packs.pop(at)
+def _take(packs: list[int], taken: list[int], most: int) -> int:
+    """Take out the newest of `packs` that holds at most `most` rows; -1 for none."""
+    at = next((at for at in reversed(range(len(packs))) if taken[packs[at]] <= most), -1)
+    return packs.pop(at) if at >= 0 else -1

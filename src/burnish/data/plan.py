@@ -54,11 +54,13 @@ class Plan:
         """The rows (indices into the training set) that update `step` learns from."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         rows = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-        return [int(row) for row in self._permutation(epoch)[rows]]
+        chosen: list[int] = self._permutation(epoch)[rows].tolist()
+        return chosen
 
     def order(self, epoch: int) -> list[int]:
         """The rows in the order of an epoch: a permutation keyed by (seed, epoch)."""
-        return [int(row) for row in self._permutation(epoch)]
+        everything: list[int] = self._permutation(epoch).tolist()
+        return everything
 
     def _permutation(self, epoch: int) -> RowNumbers:
         if not self.shuffle:
