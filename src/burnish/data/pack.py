@@ -4,8 +4,10 @@ Two examples of 4 and 3 tokens, the answers `c d` and `y` graded:
 
     input_ids     a b c d | x y z
     position_ids  0 1 2 3 | 0 1 2          positions restart with each document
-    bounds        (0, 4), (4, 7)           attention never crosses them
-    predicts      1 2 4                    positions whose logits are needed: b -> c, c -> d, x -> y
+    reach         4 4 4 4 | 7 7 7          query q sees key k iff k <= q < reach[k]
+    segments      (0, 4), (4, 7)           attention never crosses documents
+    rows_kept     1 2 4                    positions whose logits are needed: b -> c, c -> d, x -> y
+    row_of        0 1 2                    which of them predicts each target
     targets       c d y                    this is the only place where burnish shifts by one
     weights       1 1 1
 """
@@ -24,17 +26,31 @@ FloatArray = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
-class Pack:
-    """One micro-batch: T tokens of D documents, G of them graded.
+class Segment:
+    """The tokens `[start, end)` of a pack; they see themselves causally, and all of `parent` and its ancestors.
 
-    `input_ids`, `position_ids` are `(T,)`; `predicts`, `targets`, `weights`, `sources` are `(G,)`: logits at
-    `predicts[g]` are graded against `targets[g]` with `weights[g]`. `rows` are the data rows inside.
+    `parent` is the index of the segment that this one continues, -1 for none: a plain document.
+    """
+
+    start: int
+    end: int
+    parent: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """One micro-batch: T tokens, G targets, R rows of logits that they need.
+
+    `input_ids`, `position_ids`, `reach` are `(T,)`; `rows_kept` `(R,)` ascends and names each position once; `row_of`,
+    `targets`, `weights`, `sources` are `(G,)`. `rows` are the data rows inside.
     """
 
     input_ids: IntArray
     position_ids: IntArray
-    bounds: tuple[tuple[int, int], ...]
-    predicts: IntArray
+    reach: IntArray
+    segments: tuple[Segment, ...]
+    rows_kept: IntArray
+    row_of: IntArray
     targets: IntArray
     weights: FloatArray
     sources: IntArray
@@ -42,6 +58,23 @@ class Pack:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @property
+    def predicts(self) -> IntArray:
+        """For each target, the position that predicts it."""
+        return self.rows_kept[self.row_of]
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether any segment continues another."""
+        return any(segment.parent >= 0 for segment in self.segments)
+
+    @property
+    def bounds(self) -> tuple[tuple[int, int], ...]:
+        """Where each document starts and ends, for models that need them one by one; a tree has no such bounds."""
+        if self.is_tree:
+            raise ValueError("a pack with shared prefixes does not fall into documents")
+        return tuple((segment.start, segment.end) for segment in self.segments)
 
     @property
     def weight(self) -> float:
@@ -64,8 +97,10 @@ def build_pack(examples: Sequence[Example]) -> Pack:
     return Pack(
         input_ids=input_ids,
         position_ids=np.arange(len(input_ids)) - np.repeat(starts, lengths),
-        bounds=tuple(zip(starts.tolist(), ends.tolist(), strict=True)),
-        predicts=graded - 1,
+        reach=np.repeat(ends, lengths),
+        segments=tuple(Segment(i, j) for i, j in zip(starts.tolist(), ends.tolist(), strict=True)),
+        rows_kept=graded - 1,
+        row_of=np.arange(len(graded)),
         targets=input_ids[graded],
         weights=weights[graded],
         sources=np.array([e.source for e in examples], dtype=np.int64)[owner],
