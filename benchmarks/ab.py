@@ -126,7 +126,15 @@ def main() -> None:
             if index < len(environments) and environments[index]:
                 env.update(pair.split("=", 1) for pair in environments[index].split(","))
             extra = recipes[index] if index < len(recipes) else "{}"
-            command = [sys.executable, "-c", CHILD, str(path / "src"), name, given.adapter, str(given.updates)]
+            command = [
+                sys.executable,
+                "-c",
+                CHILD,
+                str(path / "src"),
+                name,
+                given.adapter,
+                str(given.updates),
+            ]
             children.append(
                 subprocess.Popen(
                     [*command, "1" if padded else "0", extra],

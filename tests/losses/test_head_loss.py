@@ -146,9 +146,7 @@ def test_a_frozen_head_gets_no_gradient_and_nothing_is_computed_where_none_is_as
 def test_no_rows_at_all_give_zero() -> None:
     hidden, weight = torch.randn(0, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
     none = np.zeros(0, np.int64)
-    summed, nll = head_loss(
-        hidden, weight, None, Grading.of(none, none, np.zeros(0, np.float32), num_rows=0)
-    )
+    summed, nll = head_loss(hidden, weight, None, Grading.of(none, none, np.zeros(0, np.float32), num_rows=0))
     summed.backward()
     assert float(summed) == 0.0 and nll.shape == (0,)
     assert weight.grad is not None and not weight.grad.any()

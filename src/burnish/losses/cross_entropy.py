@@ -206,9 +206,7 @@ def grade_logits(logits: Tensor, grading: Grading, rule: LogitRule, *, keep: boo
     return torch.stack(sums).sum(), torch.cat(nll)
 
 
-def _grade_plainly(
-    logits: Tensor, scratch: Tensor, grading: Grading, *, keep: bool
-) -> tuple[Tensor, Tensor]:
+def _grade_plainly(logits: Tensor, scratch: Tensor, grading: Grading, *, keep: bool) -> tuple[Tensor, Tensor]:
     """One target of weight 1 a row: to fp32, softmax in place, back. What concerns targets is done for all rows at once."""
     targets = grading.targets[:, None]
     shares = torch.empty(len(logits), 1, dtype=scratch.dtype)
