@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from burnish.data.pack import Pack, build_pack
-from burnish.models.forward import graded_logits, graded_nll, pack_attention, why_unpacked
+from burnish.models.forward import graded_nll, open_forward, pack_attention, why_unpacked
 from burnish.types import Example
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -100,7 +100,7 @@ def test_changing_one_document_leaves_the_logits_of_the_others_bit_equal(name: s
     def logits_of_the_last_three(first: Example) -> torch.Tensor:
         pack: Pack = build_pack([first, *documents[1:]])
         with torch.no_grad(), pack_attention(model, packed=True):
-            return graded_logits(model, pack, packed=True)[first.num_graded :]
+            return open_forward(model, packed=True).logits(pack)[first.num_graded :]
 
     assert torch.equal(logits_of_the_last_three(documents[0]), logits_of_the_last_three(other))
 

@@ -4,18 +4,266 @@ The classic example of the field, a four-token answer before and after fine-tuni
 
     p(target) = .05 .4 .1 .3      -ln p = 3.00 0.92 2.30 1.20     mean = 1.85
     p(target) = .85 .92 .95 .9    -ln p = 0.16 0.08 0.05 0.11     mean = 0.10
+
+`head_loss` goes from hidden states straight to that sum. For R rows and a vocabulary of V it never holds R x V logits, only
+CHUNK x V: each chunk's gradient is taken while its softmax is at hand, in the forward pass.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CHUNK = 512
+"""Rows of logits held at once: enough for the matrix products to run at full speed."""
+BLOCK_LOGITS = 2**20
+"""Logits whose fp32 softmax is made at once on a CPU: 4 MiB, which stay in its cache."""
+TINY = 1e-30
+"""Below this a probability is near the end of fp32's range, and -ln p is taken from the logits instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogitRule:
+    """What a model does to its head's output: times `scale`, then `softcap * tanh(. / softcap)`."""
+
+    scale: float = 1.0
+    softcap: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grading:
+    """What is asked of R rows, targets ordered by row: row r owns targets `[starts[r], starts[r + 1])`.
+
+    `row_of`, `targets`, `weights` are `(G,)` tensors; `order` says where each stood when it was given. `plain` means one target of
+    weight 1 for every row. `label_smoothing` mixes in the mean of -ln p over the vocabulary, `z_loss` adds its multiple of
+    logsumexp squared; both count per target, with the target's weight.
+    """
+
+    row_of: Tensor
+    targets: Tensor
+    weights: Tensor
+    starts: tuple[int, ...]
+    order: Tensor | None
+    plain: bool
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        row_of: np.ndarray[Any, Any],
+        targets: np.ndarray[Any, Any],
+        weights: np.ndarray[Any, Any],
+        *,
+        num_rows: int,
+        device: torch.device | str = "cpu",
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+    ) -> Grading:
+        """From arrays in any order; nothing here waits for the device."""
+        starts = np.concatenate([[0], np.cumsum(np.bincount(row_of, minlength=num_rows))])
+        order = np.argsort(row_of, kind="stable")
+        sorted_already = bool((order == np.arange(len(order))).all())
+        single = len(row_of) == num_rows and bool((np.diff(starts) == 1).all())
+        return cls(
+            torch.from_numpy(row_of[order]).to(device),
+            torch.from_numpy(targets[order]).to(device),
+            torch.from_numpy(weights[order]).to(device),
+            tuple(starts.tolist()),
+            None if sorted_already else torch.from_numpy(order).to(device),
+            single and bool((weights == 1).all()) and not label_smoothing and not z_loss,
+            label_smoothing,
+            z_loss,
+        )
+
+    def rows(self, first: int, stop: int) -> Grading:
+        """What is asked of the rows `[first, stop)`, counted from `first`."""
+        mine = slice(self.starts[first], self.starts[stop])
+        return Grading(
+            self.row_of[mine] - first,
+            self.targets[mine],
+            self.weights[mine],
+            tuple(start - mine.start for start in self.starts[first : stop + 1]),
+            None,
+            self.plain,
+            self.label_smoothing,
+            self.z_loss,
+        )
+
+
+PLAIN = LogitRule()
+
+
+def head_loss(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, grading: Grading, rule: LogitRule = PLAIN
+) -> tuple[Tensor, Tensor]:
+    """sum(weight * nll) of hidden rows `(R, H)` under a head `(V, H)`; and -ln p of each target, without gradient.
+
+    The sum is not divided by anything: a gradient of 1 flows in, and whoever has the whole batch divides.
+    """
+    summed, nll = _HeadLoss.apply(hidden, weight, bias, grading, rule, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+    if grading.order is not None:
+        nll = torch.empty_like(nll).index_copy_(0, grading.order, nll)
+    return summed, nll
+
+
+class _HeadLoss(torch.autograd.Function):
+    """One chunk of logits at a time: forward, softmax, and the gradient while it is at hand."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        grading: Grading,
+        rule: LogitRule,
+        graded: bool,
+    ) -> tuple[Tensor, Tensor]:
+        needs = [graded and need for need in ctx.needs_input_grad[:3]]
+        nll, sums = [], []
+        gradients = _Gradients(hidden, weight, bias, needs)
+        for first in range(0, len(hidden), CHUNK):
+            stop = min(first + CHUNK, len(hidden))
+            logits = F.linear(hidden[first:stop], weight, bias)
+            part, found = grade_logits(logits, grading.rows(first, stop), rule, keep=any(needs))
+            nll.append(found)
+            sums.append(part)
+            if any(needs):
+                gradients.add(first, stop, logits)
+        ctx.present = [one is not None for one in gradients.all]
+        ctx.save_for_backward(*(one for one in gradients.all if one is not None))
+        exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        empty = torch.zeros(0, dtype=exact, device=hidden.device)
+        every = torch.cat([empty, *nll])
+        ctx.mark_non_differentiable(every)
+        return torch.stack([empty.sum(), *sums]).sum(), every
+
+    @staticmethod
+    def backward(ctx: Any, by: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        saved = iter(ctx.saved_tensors)
+        grads = [next(saved) if present else None for present in ctx.present]
+        if by.device.type != "cpu" or float(by) != 1.0:
+            grads = [None if one is None else one * by.to(one.dtype) for one in grads]
+        return (*grads, None, None, None)
+
+
+class _Gradients:
+    """The gradients of hidden rows, head and bias, filled chunk by chunk; the head's is summed in fp32 or better."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: list[bool]) -> None:
+        self._hidden, self._weight = hidden, weight
+        self._rows = torch.empty_like(hidden, memory_format=torch.contiguous_format) if needs[0] else None
+        self._head = torch.zeros_like(weight) if needs[1] and not len(hidden) else None
+        self._needs_head = needs[1]
+        self._bias = torch.zeros_like(bias) if bias is not None and needs[2] else None
+
+    def add(self, first: int, stop: int, by_logits: Tensor) -> None:
+        """Take in d loss / d logits of the rows `[first, stop)`, in the compute dtype."""
+        if self._rows is not None:
+            torch.mm(by_logits, self._weight, out=self._rows[first:stop])
+        if self._needs_head:
+            part = by_logits.t() @ self._hidden[first:stop]
+            if first == 0:
+                several = stop < len(self._hidden)
+                self._head = part.to(torch.promote_types(part.dtype, torch.float32)) if several else part
+            elif self._head is not None:
+                self._head += part
+        if self._bias is not None:
+            self._bias += by_logits.sum(0)
+
+    @property
+    def all(self) -> list[Tensor | None]:
+        """In the order of the function's arguments."""
+        return [self._rows, None if self._head is None else self._head.to(self._weight.dtype), self._bias]
+
+
+def grade_logits(logits: Tensor, grading: Grading, rule: LogitRule, *, keep: bool) -> tuple[Tensor, Tensor]:
+    """Loss sum and -ln p of each target; with `keep` the gradient takes the place of `logits` `(R, V)`."""
+    if logits.device.type != "cpu":
+        scratch = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
+        return _grade_block(logits, scratch, grading, rule, keep=keep)
+    size = min(len(logits), max(1, BLOCK_LOGITS // logits.shape[1]))
+    scratch = torch.empty(
+        size, logits.shape[1], dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device
+    )
+    if grading.plain and rule == PLAIN:
+        return _grade_plainly(logits, scratch, grading, keep=keep)
+    sums, nll = [], []
+    for first in range(0, len(logits), size):
+        stop = min(first + size, len(logits))
+        part = logits[first:stop]
+        found = _grade_block(
+            part, scratch[: stop - first].copy_(part), grading.rows(first, stop), rule, keep=keep
+        )
+        sums.append(found[0])
+        nll.append(found[1])
+    return torch.stack(sums).sum(), torch.cat(nll)
+
+
+def _grade_plainly(logits: Tensor, scratch: Tensor, grading: Grading, *, keep: bool) -> tuple[Tensor, Tensor]:
+    """One target of weight 1 a row: to fp32, softmax in place, back. What concerns targets is done for all rows at once."""
+    targets = grading.targets[:, None]
+    shares = torch.empty(len(logits), 1, dtype=scratch.dtype)
+    nll = torch.empty(len(logits), dtype=scratch.dtype)
+    for first in range(0, len(logits), len(scratch)):
+        rows = slice(first, min(first + len(scratch), len(logits)))
+        part, p = logits[rows], scratch[: rows.stop - first]
+        torch.softmax(p.copy_(part), -1, out=p)
+        torch.gather(p, 1, targets[rows], out=shares[rows])
+        torch.log(shares[rows, 0], out=nll[rows]).neg_()
+        if float(shares[rows].min()) <= TINY:
+            nll[rows] = F.cross_entropy(part.to(p.dtype), targets[rows, 0], reduction="none")
+        if keep:
+            part.copy_(p)
+    if keep:
+        logits.scatter_(1, targets, (shares - 1).to(logits.dtype))
+    return nll.sum(), nll
+
+
+def _grade_block(
+    logits: Tensor, z: Tensor, grading: Grading, rule: LogitRule, *, keep: bool
+) -> tuple[Tensor, Tensor]:
+    """Every case: several targets a row, weights, smoothing, z-loss, scaled and capped logits. `z`, a copy, is used up."""
+    rows, targets, weights = grading.row_of, grading.targets, grading.weights.to(z.dtype)
+    smoothing, zeta = grading.label_smoothing, grading.z_loss
+    if rule.scale != 1.0:
+        z *= rule.scale
+    if rule.softcap is not None:
+        z.div_(rule.softcap).tanh_().mul_(rule.softcap)
+    at_target, lse = z[rows, targets], torch.logsumexp(z, -1)[rows]
+    nll = lse - at_target
+    value = nll + zeta * lse**2
+    if smoothing:
+        value += smoothing * (at_target - z.mean(-1)[rows])
+    summed = weighted_sum(value, weights)
+    if not keep:
+        return summed, nll
+    slope = None if rule.softcap is None else (1 - (z / rule.softcap) ** 2) * rule.scale
+    p = torch.softmax(z, -1, out=z)
+    # d/dz: the softmax counts once per target, the target itself is taken away, smoothing spreads that over all.
+    counts = p.new_zeros(len(p))
+    p *= counts.index_add(0, rows, weights * (1 + 2 * zeta * lse))[:, None]
+    p.index_put_((rows, targets), (smoothing - 1) * weights, accumulate=True)
+    if smoothing:
+        p -= counts.index_add(0, rows, weights * (smoothing / p.shape[1]))[:, None]
+    if slope is not None:
+        p *= slope
+    elif rule.scale != 1.0:
+        p *= rule.scale
+    logits.copy_(p)
+    return summed, nll
+
 
 def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
-    """-ln p(target) of each graded token, in fp32: `(G, V)` logits and `(G,)` targets to `(G,)`."""
-    return F.cross_entropy(logits.float(), targets, reduction="none")
+    """-ln p(target) of each graded token, in fp32 or better: `(G, V)` logits and `(G,)` targets to `(G,)`."""
+    exact = logits if logits.dtype == torch.float64 else logits.float()
+    return F.cross_entropy(exact, targets, reduction="none")
 
 
 def weighted_sum(nll: Tensor, weights: Tensor) -> Tensor:

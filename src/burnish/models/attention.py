@@ -1,7 +1,10 @@
-"""Attention for packed documents, entered through transformers' own registry; no model class is patched.
+"""Attention for packs, entered through transformers' own registry; no model class is patched.
 
-The rule: a token sees the tokens before it *in its own document*. A pack is one row of many documents, so
-each document is attended to by itself, which is exact and, on a CPU, faster than a T x T mask.
+The rule is `models.reach`'s; who computes it depends on the device and on what the layer adds to plain attention:
+
+    CPU    matrix products, segment by segment (`kept_attention`)
+    CUDA   varlen FlashAttention for plain packs, FlexAttention for trees (`cuda_attention`)
+    any    plain operations, segment by segment: attention dropout, sinks, soft-capping
 """
 
 from __future__ import annotations
@@ -17,29 +20,33 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from burnish.errors import UsageError
+from burnish.models.cuda_attention import attend_flex, attend_varlen, varlen_fits
+from burnish.models.kept_attention import attend_kept
+from burnish.models.reach import Layout
 
 NAME = "burnish"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Documents:
-    """Where each document of a pack starts and ends.
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a layer adds to plain causal attention; `sinks` are `(H,)`."""
 
-    A class of its own, opaque to torch.compile: a bare tuple would be guarded by value, and each pack recompiled.
-    """
-
-    bounds: tuple[tuple[int, int], ...]
+    scale: float
+    dropout: float = 0.0
+    window: int | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def attend_documents(
+def attend_pack(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    documents: Documents | None = None,
+    pack_layout: Layout | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -48,9 +55,11 @@ def attend_documents(
     position_bias: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of query `(1, H, T, D)` over key and value `(1, H_kv, T, D)`, document by document."""
-    if documents is None or position_bias is not None:
-        lack = "hands no `documents` down to its attention" if documents is None else "uses a position bias"
+    """What transformers' layers call: query `(1, H, T, D)`, key and value `(1, H_kv, T, D)` to `(1, T, H, D)`."""
+    if pack_layout is None or position_bias is not None:
+        lack = (
+            "hands no `pack_layout` down to its attention" if pack_layout is None else "uses a position bias"
+        )
         raise UsageError(
             f"{type(module).__name__} {lack}",
             rule="packed documents need attention that follows their bounds",
@@ -63,68 +72,80 @@ def attend_documents(
         softcap=softcap,
         sinks=s_aux,
     )
-    attend = _attend_fused if softcap is None and s_aux is None else _attend_plain
-    pieces = [attend(query[:, :, i:j], key[:, :, i:j], value[:, :, i:j], rule) for i, j in documents.bounds]
-    return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None  # (1, T, H, D)
+    flat = [x[0].transpose(0, 1) for x in (query, key, value)]
+    return attend(*flat, pack_layout, rule)[None], None
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What a layer adds to plain causal attention; `sinks` are `(H,)`."""
-
-    scale: float
-    dropout: float
-    window: int | None
-    softcap: float | None
-    sinks: Tensor | None
-
-
-def _attend_fused(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
-    """One document of L tokens, `(1, H, L, D)`, through torch's fused attention."""
-    length = query.shape[2]
-    windowed = rule.window is not None and length > rule.window
-    return F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=_visible(length, rule.window, query.device) if windowed else None,
-        is_causal=not windowed,
-        dropout_p=rule.dropout,
-        scale=rule.scale,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, rule: Rule, *, only_needed: bool = False
+) -> Tensor:
+    """`(T, H, D)` over `(T, H_kv, D)`; with `only_needed`, rows that nobody reads may hold anything finite."""
+    plain = rule.dropout == 0.0 and rule.sinks is None
+    if plain and query.device.type == "cuda":
+        if rule.softcap is None and varlen_fits(query, layout):
+            return attend_varlen(query, key, value, layout, scale=rule.scale, window=rule.window)
+        return attend_flex(
+            query, key, value, layout, scale=rule.scale, window=rule.window, softcap=rule.softcap
+        )
+    if plain and rule.softcap is None:
+        return attend_kept(
+            query, key, value, layout, scale=rule.scale, window=rule.window, only_needed=only_needed
+        )
+    return _attend_plain(query, key, value, layout, rule)
 
 
-def _attend_plain(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
-    """One document in plain operations, for what the fused kernels lack: soft-capping (Gemma 2), sinks (gpt-oss)."""
-    repeats = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
-    scores = query @ key.transpose(2, 3) * rule.scale
+def _attend_plain(query: Tensor, key: Tensor, value: Tensor, layout: Layout, rule: Rule) -> Tensor:
+    """In plain operations, for what the backends lack: soft-capping (Gemma 2), sinks (gpt-oss), attention dropout."""
+    group = query.shape[1] // key.shape[1]
+    out = []
+    for run in layout.runs:
+        spans = (*run.before, (run.start, run.end))
+        keys, values = (
+            torch.cat([x[i:j] for i, j in spans]).repeat_interleave(group, dim=1).transpose(0, 1)
+            for x in (key, value)
+        )
+        out.append(
+            _attend_run(query[run.start : run.end].transpose(0, 1), keys, values, rule).transpose(0, 1)
+        )
+    return torch.cat(out)
+
+
+def _attend_run(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
+    """`(H, L, D)` over the `(H, P + L, D)` keys that end with the queries' own."""
+    length, seen = query.shape[1], key.shape[1]
+    scores = query @ key.transpose(1, 2) * rule.scale
     if rule.softcap is not None:
         scores = rule.softcap * torch.tanh(scores / rule.softcap)
-    length = query.shape[2]
-    scores = scores.masked_fill(~_visible(length, rule.window, query.device), -torch.inf)
+    at = torch.arange(seen, device=query.device)
+    distance = at[seen - length :, None] - at[None, :]
+    visible = (distance >= 0) & (distance < (rule.window or seen))
+    scores = scores.masked_fill(~visible, -torch.inf)
     if rule.sinks is not None:
         # One more column per head, which takes a share of the attention and has no value to give for it.
-        column = rule.sinks.reshape(1, -1, 1, 1).expand(1, -1, length, 1)
+        column = rule.sinks.to(scores.dtype).reshape(-1, 1, 1).expand(-1, length, 1)
         scores = torch.cat([scores, column], dim=-1)
-    shares = F.softmax(scores, dim=-1, dtype=torch.float32)[..., :length].to(query.dtype)
+    exact = torch.promote_types(scores.dtype, torch.float32)
+    shares = F.softmax(scores, dim=-1, dtype=exact)[..., :seen].to(query.dtype)
     return F.dropout(shares, p=rule.dropout) @ value
 
 
-def _visible(length: int, window: int | None, device: torch.device) -> Tensor:
-    """`(L, L)`, true where a query may see a key: not after it, and nearer than the window."""
-    position = torch.arange(length, device=device)
-    distance = position[:, None] - position[None, :]
-    return (distance >= 0) & (distance < (window or length))
+def attend_densely(query: Tensor, key: Tensor, value: Tensor, layout: Layout, rule: Rule) -> Tensor:
+    """The reference: one T x T mask, no sinks, no dropout. Slow; every backend is tested against it."""
+    group = query.shape[1] // key.shape[1]
+    q, k, v = (x.transpose(0, 1) for x in (query, key, value))
+    scores = q @ k.repeat_interleave(group, 0).transpose(1, 2) * rule.scale
+    if rule.softcap is not None:
+        scores = rule.softcap * torch.tanh(scores / rule.softcap)
+    shares = scores.masked_fill(~layout.visible(rule.window), -torch.inf).softmax(-1)
+    return (shares @ v.repeat_interleave(group, 0)).transpose(0, 1)
 
 
-AttentionInterface.register(NAME, attend_documents)
+AttentionInterface.register(NAME, attend_pack)
 
 
 @contextmanager
 def packed_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block, the model's attention follows the documents of a pack; after it, it is as it was."""
+    """Within the block, the model's attention follows the reach of a pack's tokens; after it, it is as it was."""
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:

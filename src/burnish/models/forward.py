@@ -1,8 +1,12 @@
-"""From a pack to the logits of its graded positions, and to nothing else.
+"""From a pack to the loss of its targets, or to the logits that they need, and to nothing else.
 
-Two ways to the same numbers. Models whose attention goes through transformers' registry take the whole pack in
-one call. All others (recurrent layers that know no document bounds, older attention classes) get one document
-at a time: slower, and right.
+A `Forward` is chosen once per model; each choice has its reason in words:
+
+    flat         the whole pack through our own forward (`models.flat`), for Llama-shaped families
+    modules      the whole pack through transformers' modules, attention by the reach rule
+    one by one   models that cannot follow the rule (recurrent layers, older attention classes): slower, and right
+
+and, apart from that, whether the head is a matrix we understand (`models.head`).
 """
 
 from __future__ import annotations
@@ -10,14 +14,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from burnish.data.pack import Pack
-from burnish.losses.cross_entropy import token_nll
-from burnish.models.attention import NAME, Documents, packed_attention
+from burnish.losses.cross_entropy import Grading, head_loss, token_nll, weighted_sum
+from burnish.models.attention import NAME, packed_attention
+from burnish.models.generate import evaluating
+from burnish.models.head import PROBED, Head, find_head, probe
+from burnish.models.reach import Layout
 
 # Layers that carry a state from token to token would carry it across documents.
 STATEFUL = ("mamba", "linear_attention", "recurrent", "conv", "rwkv", "ssm", "delta", "xlstm", "minimax")
@@ -37,52 +46,189 @@ def why_unpacked(model: PreTrainedModel) -> str | None:
     return None
 
 
+@dataclass(slots=True)
+class Forward:
+    """How packs go through one model. `why_no_head` and `why_not_flat` say what was not taken, and why.
+
+    `model` may be wrapped by PEFT; it is called as it is. `backbone`, where set, is called in its place for hidden states: a
+    compiled one, for instance.
+    """
+
+    model: nn.Module
+    packed: bool
+    backbone: Any = None
+    head: Head | None = None
+    why_no_head: str | None = None
+    why_not_flat: str | None = None
+    _probed: bool = field(default=False)
+
+    @property
+    def inner(self) -> PreTrainedModel:
+        """The transformers model inside any wrapper."""
+        return unwrapped(self.model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.inner.device
+
+    def loss(self, pack: Pack, *, label_smoothing: float = 0.0, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
+        """sum(weight * nll), to be divided by whoever knows the whole batch; and -ln p of each target `(G,)`, no gradient."""
+        self._check_head(pack)
+        if self.head is not None:
+            grading = _grading(pack, self.device, label_smoothing=label_smoothing, z_loss=z_loss)
+            return head_loss(self.hidden(pack), self.head.weight, self.head.bias, grading, self.head.rule)
+        return _plain_loss(self.logits(pack), pack, label_smoothing, z_loss)
+
+    def logits(self, pack: Pack) -> Tensor:
+        """Logits `(R, V)` at `pack.rows_kept`."""
+        if not self.packed:
+            return _one_by_one(self.model, pack)
+        self._check_head(pack)
+        if self.head is not None:
+            return self.head.logits(self.hidden(pack))
+        return self._model_logits(pack)
+
+    def judge(self, pack: Pack) -> tuple[Tensor, Tensor]:
+        """sum(weight * nll), and for each target whether it is the first choice `(G,)`; no more than a chunk of logits."""
+        if not self.packed or self.head is None:
+            logits = self.logits(pack)
+            summed, _ = _plain_loss(logits, pack, 0.0, 0.0)
+            first = logits.argmax(-1)
+        else:
+            summed, first = self.head.judge(self.hidden(pack), _grading(pack, self.device))
+        chosen = first[torch.from_numpy(pack.row_of).to(first.device)]
+        return summed, chosen == torch.from_numpy(pack.targets).to(first.device)
+
+    def hidden(self, pack: Pack) -> Tensor:
+        """Hidden states `(R, H)` that the head reads, at `pack.rows_kept`."""
+        rows = torch.from_numpy(pack.rows_kept).to(self.device)
+        states = (self.backbone or self.inner.base_model)(**self._inputs(pack)).last_hidden_state[0]
+        return states.index_select(0, rows)
+
+    def _model_logits(self, pack: Pack) -> Tensor:
+        rows = torch.from_numpy(pack.rows_kept).to(self.device)
+        logits: Tensor = self.model(**self._inputs(pack), logits_to_keep=rows).logits
+        return logits[0]
+
+    def _inputs(self, pack: Pack) -> dict[str, Any]:
+        if self.inner.config._attn_implementation != NAME:
+            raise RuntimeError("a pack was fed outside `pack_attention`: its documents would see each other")
+        return {
+            "input_ids": torch.from_numpy(pack.input_ids)[None].to(self.device),
+            "position_ids": torch.from_numpy(pack.position_ids)[None].to(self.device),
+            "pack_layout": Layout.of(pack, self.device),
+            "use_cache": False,
+        }
+
+    def _check_head(self, pack: Pack) -> None:
+        """Before the first pack: is the head what we think it is, on a few rows of this pack?"""
+        if self._probed or not len(pack.rows_kept):
+            return
+        self._probed = True
+        head = find_head(self.inner) if self.packed else "documents are computed one by one"
+        if isinstance(head, Head):
+            few = first_rows(pack, PROBED)
+            with evaluating(self.model):
+                expected = self._model_logits(few)
+                self.why_no_head = probe(head.logits(self.hidden(few)), expected)
+            self.head = head if self.why_no_head is None else None
+        else:
+            self.why_no_head = head
+
+
+def open_forward(model: nn.Module, *, packed: bool, compiled: bool = False) -> Forward:
+    """The forward of a model; `compiled` compiles its backbone."""
+    backbone = torch.compile(unwrapped(model).base_model, dynamic=True) if compiled and packed else None
+    return Forward(model, packed, backbone=backbone)
+
+
+def first_rows(pack: Pack, count: int) -> Pack:
+    """The pack's first segment that has graded rows, by itself, with at most `count` rows of logits.
+
+    A segment with a parent is not taken alone; where only such are graded the whole pack is returned.
+    """
+    for segment in pack.segments:
+        kept = pack.rows_kept[(pack.rows_kept >= segment.start) & (pack.rows_kept < segment.end)][:count]
+        if segment.parent >= 0 or not len(kept):
+            continue
+        tokens = slice(segment.start, int(kept[-1]) + 1)
+        first = int(pack.rows_kept.searchsorted(kept[0]))
+        mine = (pack.row_of >= first) & (pack.row_of < first + len(kept))
+        length = tokens.stop - tokens.start
+        return Pack(
+            input_ids=pack.input_ids[tokens],
+            position_ids=pack.position_ids[tokens],
+            reach=pack.reach[tokens].clip(max=tokens.stop) - tokens.start,
+            segments=(type(segment)(0, length, -1),),
+            rows_kept=kept - tokens.start,
+            row_of=pack.row_of[mine] - first,
+            targets=pack.targets[mine],
+            weights=pack.weights[mine],
+            sources=pack.sources[mine],
+            rows=pack.rows,
+            leaves=(0,) * len(pack.leaves),
+        )
+    return pack
+
+
 @contextmanager
 def pack_attention(model: nn.Module, *, packed: bool) -> Iterator[None]:
     """The block in which packs go through `model`, forward *and* backward.
 
     Backward too, for gradient checkpointing computes attention again there.
     """
-    with packed_attention(_unwrapped(model)) if packed else nullcontext():
+    with packed_attention(unwrapped(model)) if packed else nullcontext():
         yield
 
 
-def graded_nll(model: PreTrainedModel, pack: Pack, *, packed: bool) -> Tensor:
-    """-ln p(target) for each graded token of a pack, fp32 `(G,)`, in the pack's order."""
-    targets = torch.from_numpy(pack.targets).to(model.device)
-    return token_nll(graded_logits(model, pack, packed=packed), targets)
+def graded_nll(model: nn.Module, pack: Pack, *, packed: bool) -> Tensor:
+    """-ln p(target) for each target of a pack, fp32 `(G,)`, in the pack's order, with a gradient: through all logits."""
+    forward = Forward(model, packed)
+    logits = forward._model_logits(pack) if packed else _one_by_one(model, pack)
+    return _of_targets(logits, pack)
 
 
-def graded_logits(model: PreTrainedModel, pack: Pack, *, packed: bool) -> Tensor:
-    """Logits `(G, V)` at the positions that predict a graded token; call it within `pack_attention`."""
-    if not packed:
-        return _one_by_one(model, pack)
-    if _unwrapped(model).config._attn_implementation != NAME:
-        raise RuntimeError("a pack was fed outside `pack_attention`: its documents would see each other")
-    logits: Tensor = model(
-        input_ids=torch.from_numpy(pack.input_ids)[None].to(model.device),
-        position_ids=torch.from_numpy(pack.position_ids)[None].to(model.device),
-        logits_to_keep=torch.from_numpy(pack.predicts).to(model.device),
-        documents=Documents(pack.bounds),
-        use_cache=False,
-    ).logits
-    return logits[0]
+def _grading(pack: Pack, device: torch.device, **extra: float) -> Grading:
+    return Grading.of(
+        pack.row_of, pack.targets, pack.weights, num_rows=len(pack.rows_kept), device=device, **extra
+    )
 
 
-def _one_by_one(model: PreTrainedModel, pack: Pack) -> Tensor:
+def _of_targets(logits: Tensor, pack: Pack) -> Tensor:
+    targets = torch.from_numpy(pack.targets).to(logits.device)
+    if len(pack.row_of) != len(pack.rows_kept) or (pack.row_of[1:] < pack.row_of[:-1]).any():
+        logits = logits.index_select(0, torch.from_numpy(pack.row_of).to(logits.device))
+    return token_nll(logits, targets)
+
+
+def _plain_loss(logits: Tensor, pack: Pack, label_smoothing: float, z_loss: float) -> tuple[Tensor, Tensor]:
+    """The loss from logits `(R, V)`, where the head is the model's own affair."""
+    nll = _of_targets(logits, pack)
+    weights = torch.from_numpy(pack.weights).to(nll)
+    value = nll
+    if label_smoothing or z_loss:
+        rows = torch.from_numpy(pack.row_of).to(logits.device)
+        exact = logits.to(nll.dtype)
+        lse, mean = exact.logsumexp(-1)[rows], exact.mean(-1)[rows]
+        value = (1 - label_smoothing) * nll + label_smoothing * (lse - mean) + z_loss * lse**2
+    return weighted_sum(value, weights), nll.detach()
+
+
+def _one_by_one(model: nn.Module, pack: Pack) -> Tensor:
     pieces = []
-    ids = torch.from_numpy(pack.input_ids).to(model.device)
-    predicts = torch.from_numpy(pack.predicts).to(model.device)
-    keeps = "logits_to_keep" in inspect.signature(_unwrapped(model).forward).parameters
+    ids = torch.from_numpy(pack.input_ids).to(unwrapped(model).device)
+    rows = torch.from_numpy(pack.rows_kept).to(ids.device)
+    keeps = "logits_to_keep" in inspect.signature(unwrapped(model).forward).parameters
     for start, stop in pack.bounds:
-        local = predicts[(predicts >= start) & (predicts < stop)] - start
+        local = rows[(rows >= start) & (rows < stop)] - start
         extra = {"logits_to_keep": local} if keeps else {}
         logits = model(input_ids=ids[None, start:stop], use_cache=False, **extra).logits[0]
         pieces.append(logits if keeps else logits[local])
     return torch.cat(pieces)
 
 
-def _unwrapped(model: PreTrainedModel) -> PreTrainedModel:
+def unwrapped(model: nn.Module) -> PreTrainedModel:
     """The transformers model inside PEFT's or torch.compile's wrapper."""
-    inner = getattr(model, "_orig_mod", model)
+    inner: Any = getattr(model, "_orig_mod", model)
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner

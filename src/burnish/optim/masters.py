@@ -35,12 +35,18 @@ class Masters:
         for name, copy in self._copies.items():
             copy.register_post_accumulate_grad_hook(partial(_collect, self.parameters[name]))  # type: ignore[no-untyped-call]
 
-    def clip(self, max_norm: float | None) -> Tensor:
-        """Scale the summed gradient down to `max_norm` and return its norm before that, a scalar."""
-        held = [p for p in self.parameters.values() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in held if p.grad is not None])
+    @torch.no_grad()
+    def clip(self, max_norm: float | None, *, over: float = 1.0) -> Tensor:
+        """Divide the summed gradient by `over`, the batch's weight, and scale it down to `max_norm`: one pass for both.
+
+        Returns the norm of the divided gradient before it was scaled, a scalar that nothing here waits for.
+        """
+        grads = [p.grad for p in self.parameters.values() if p.grad is not None]
+        norm = nn.utils.get_total_norm(grads) / over
+        factor = torch.full_like(norm, 1.0 / over)
         if max_norm is not None:
-            nn.utils.clip_grads_with_norm_(held, max_norm, norm)
+            factor *= (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(grads, factor)
         return norm
 
     def zero_grad(self) -> None:

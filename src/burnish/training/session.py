@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from peft import PeftModel
@@ -16,7 +15,7 @@ from burnish.data.pack import Pack, pack_all
 from burnish.data.plan import Plan
 from burnish.data.prepare import Prepared, encode_rows, read_rows
 from burnish.data.workers import Workers
-from burnish.models.forward import why_unpacked
+from burnish.models.forward import Forward, open_forward, why_unpacked
 from burnish.models.load import add_token_rows, load_model, start_model, vocabulary_tables
 from burnish.models.tokenizer import ChatTokenizer
 from burnish.optim.build import Optimizer
@@ -55,7 +54,7 @@ class Session:
     plan: Plan
     schedule: Schedule
     model: PreTrainedModel | PeftModel
-    forward: Any
+    forward: Forward
     masters: Masters
     optimizer: Optimizer
     trainable: Trainable
@@ -117,7 +116,7 @@ def open_session(
         plan=plan,
         schedule=Schedule(recipe.lr_scheduler.value, recipe.learning_rate, plan.num_steps, warmup),
         model=model,
-        forward=torch.compile(model, dynamic=True) if recipe.compile else model,
+        forward=open_forward(model, packed=why is None, compiled=recipe.compile),
         masters=masters,
         optimizer=Optimizer(
             masters.parameters,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections import defaultdict
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from burnish.data.pack import Pack, total_weight
 from burnish.errors import Diverged
-from burnish.losses.cross_entropy import token_nll, weighted_sum
-from burnish.models.forward import graded_logits, graded_nll, pack_attention
+from burnish.models.forward import pack_attention
 from burnish.models.generate import evaluating
 from burnish.parallel.runtime import peak_memory_bytes
 from burnish.training.events import Evaluated, Stepped
@@ -28,12 +28,16 @@ def take_step(session: Session) -> Stepped:
     packs = session.packs([example for row in rows for example in session.data.train[row]])
     # Dropout draws from a stream keyed by the step, so that a resumed run draws the same.
     torch.manual_seed(session.recipe.seed * 1_000_003 + step)
-    with pack_attention(session.model, packed=session.why_unpacked is None):
-        loss, source_loss = _backward(session, packs)
-    norm = session.masters.clip(session.recipe.max_grad_norm)
-    if not (torch.isfinite(loss) and torch.isfinite(norm)):
+    denominator = total_weight(packs)
+    with pack_attention(session.model, packed=session.forward.packed):
+        summed, source_sums = _backward(session, packs)
+    norm = session.masters.clip(session.recipe.max_grad_norm, over=denominator)
+    # The one wait for the device in a step: what is logged and what says whether to move.
+    total, length, *by_source = torch.stack([summed, norm, *source_sums.values()]).tolist()
+    loss = total / denominator
+    if not (math.isfinite(loss) and math.isfinite(length)):
         session.masters.zero_grad()
-        raise _diverged(session, step, float(loss), float(norm), packs)
+        raise _diverged(session, step, loss, length, packs)
     rate = session.schedule.rate(step)
     session.optimizer.step(rate)
     session.masters.refresh()
@@ -42,56 +46,51 @@ def take_step(session: Session) -> Stepped:
     state.step += 1
     state.tokens += sum(len(pack) for pack in packs)
     state.graded_tokens += sum(len(pack.targets) for pack in packs)
-    state.train_loss = float(loss)
+    state.train_loss = loss
+    graded = np.concatenate([pack.sources for pack in packs])
     return Stepped(
         step=state.step,
         num_steps=session.plan.num_steps,
         epoch=session.plan.epoch_of(state.step),
-        loss=float(loss),
+        loss=loss,
         learning_rate=rate,
-        grad_norm=float(norm),
-        graded_tokens=sum(len(pack.targets) for pack in packs),
+        grad_norm=length,
+        graded_tokens=len(graded),
         tokens=sum(len(pack) for pack in packs),
         seconds=time.perf_counter() - started,
         memory_bytes=peak_memory_bytes(),
-        source_loss=source_loss,
+        source_loss={
+            source: value / int((graded == source).sum())
+            for source, value in zip(source_sums, by_source, strict=True)
+        },
     )
 
 
-def _backward(session: Session, packs: list[Pack]) -> tuple[Tensor, dict[int, float]]:
-    """Sum the gradient of sum(weight * nll) / sum(weight) over all packs; that mean, and each source's own."""
-    denominator = total_weight(packs)
-    total = torch.zeros((), device=session.model.device)
-    sums: dict[int, Tensor] = {}
-    counts: dict[int, int] = defaultdict(int)
+def _backward(session: Session, packs: list[Pack]) -> tuple[Tensor, dict[int, Tensor]]:
+    """Sum the gradient of sum(weight * nll) over all packs; that sum, and the plain sum of -ln p of each source."""
+    sums: list[Tensor] = []
+    by_source: dict[int, Tensor] = {}
     for pack in packs:
-        nll = graded_nll(session.forward, pack, packed=session.why_unpacked is None)
-        weights = torch.from_numpy(pack.weights).to(nll.device)
-        part = weighted_sum(nll, weights) / denominator
+        part, nll = session.forward.loss(pack)
         part.backward()  # type: ignore[no-untyped-call]
-        total += part.detach()
-        sources = torch.from_numpy(pack.sources).to(nll.device)
-        for source in set(pack.sources.tolist()):
-            mine = nll.detach()[sources == source]
-            sums[source] = sums.get(source, torch.zeros_like(total)) + mine.sum()
-            counts[source] += len(mine)
-    return total, {source: float(value) / counts[source] for source, value in sorted(sums.items())}
+        sums.append(part.detach())
+        for source in np.unique(pack.sources).tolist():
+            mine = torch.from_numpy(pack.sources == source).to(nll.device)
+            by_source[source] = by_source.get(source, torch.zeros_like(sums[0])) + (nll * mine).sum()
+    return torch.stack(sums).sum(), dict(sorted(by_source.items()))
 
 
 def evaluate(session: Session) -> Evaluated:
     """Held-out loss, one division over the whole set, and the share of graded tokens that are the first choice."""
     loss = weight = 0.0
     right = graded = 0
-    with evaluating(session.model), pack_attention(session.model, packed=session.why_unpacked is None):
+    with evaluating(session.model), pack_attention(session.model, packed=session.forward.packed):
         for pack in session.held_out:
-            logits = graded_logits(session.forward, pack, packed=session.why_unpacked is None)
-            targets = torch.from_numpy(pack.targets).to(logits.device)
-            weights = torch.from_numpy(pack.weights).to(logits.device)
-            nll = token_nll(logits, targets)
-            loss += float(weighted_sum(nll, weights))
+            summed, hits = session.forward.judge(pack)
+            loss += float(summed)
             weight += pack.weight
-            right += int((logits.argmax(-1) == targets).sum())
-            graded += len(targets)
+            right += int(hits.sum())
+            graded += len(pack.targets)
     state = session.state
     state.eval_loss = loss / weight
     best = state.best_loss is None or state.eval_loss < state.best_loss

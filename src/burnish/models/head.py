@@ -1,0 +1,77 @@
+"""The output head without its logits: which model's head is a plain matrix, and what it does around it.
+
+A head is taken over only where it is understood, and that is not believed but tried: once per model, a few rows are
+graded through `model(...)` and through what is thought to be its head. Where they differ, or where the head is no plain matrix
+(an adapter sits on it, rows of it are trained), the model's own logits are graded: slower, and right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from burnish.losses.cross_entropy import CHUNK, Grading, LogitRule, grade_logits
+
+PROBED = 8
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 3e-3}
+"""How far logits may lie apart, as a share of the largest: other kernels, the same function."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A plain matrix `(V, H)`, a bias, and what the model does to the product."""
+
+    weight: Tensor
+    bias: Tensor | None
+    rule: LogitRule
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits `(R, V)` in the compute dtype."""
+        logits = F.linear(hidden, self.weight, self.bias)
+        if self.rule.scale != 1.0:
+            logits = logits * self.rule.scale
+        if self.rule.softcap is not None:
+            logits = self.rule.softcap * torch.tanh(logits / self.rule.softcap)
+        return logits
+
+    def judge(self, hidden: Tensor, grading: Grading) -> tuple[Tensor, Tensor]:
+        """sum(weight * nll), and each row's first choice `(R,)`; one chunk of logits at a time, no gradient."""
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        sums, first = [hidden.new_zeros((), dtype=exact)], []
+        for at in range(0, len(hidden), CHUNK):
+            stop = min(at + CHUNK, len(hidden))
+            logits = F.linear(hidden[at:stop], self.weight, self.bias)
+            first.append(logits.argmax(-1))  # scaling and capping change no order
+            sums.append(grade_logits(logits, grading.rows(at, stop), self.rule, keep=False)[0])
+        return torch.stack(sums).sum(), torch.cat(first)
+
+
+def find_head(model: PreTrainedModel) -> Head | str:
+    """The model's head, or why it is not understood. `model` is the transformers model inside any wrapper."""
+    module = model.get_output_embeddings()
+    if type(module) is not nn.Linear:
+        return f"its head is {type(module).__name__}, not a plain matrix"
+    if model.base_model is model:
+        return "it has no backbone apart from its head"
+    return Head(module.weight, module.bias, logit_rule(model.config.get_text_config()))
+
+
+def logit_rule(config: Any) -> LogitRule:
+    """Cohere multiplies its logits by `logit_scale`, Granite divides by `logits_scaling`, Gemma 2 caps them."""
+    scale = float(getattr(config, "logit_scale", None) or 1.0)
+    scale /= float(getattr(config, "logits_scaling", None) or 1.0)
+    return LogitRule(scale, getattr(config, "final_logit_softcapping", None))
+
+
+def probe(logits: Tensor, expected: Tensor) -> str | None:
+    """Whether two ways to the same logits agree; None if so, else by how much they do not."""
+    largest = float(expected.abs().max())
+    error = float((logits - expected).abs().max()) / max(largest, 1e-6)
+    if error <= TOLERANCE.get(expected.dtype, 3e-2):
+        return None
+    return f"logits through its matrix differ from the model's own by {error:.1e} of the largest"

@@ -1,0 +1,175 @@
+"""Attention on a CPU as plain matrix products, segment by segment, the probabilities kept for the backward pass.
+
+torch's fused kernel recomputes them there, and in bf16 slowly (docs/lab_notes.md has figures). Kept probabilities of a document
+of L tokens are H x L x L numbers, so beyond KEEP keys they are computed again instead. Queries go BLOCK at a time: of the
+square that causality leaves half empty, most of the empty half is not computed.
+
+Heads that share keys are rows of one product: `(H_kv, T * G, D)`, token by token, the G heads of a group side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from burnish.models.reach import Bands, Layout, Run, Span
+
+KEEP = 1024
+BLOCK = 256
+
+_bands = Bands()
+
+
+class Tile(NamedTuple):
+    """Queries `[first, stop)` of a run, and the keys they may see: a slice of `before + own`, counted from its start."""
+
+    first: int
+    stop: int
+    key_first: int
+    key_stop: int
+    prefix: int  # keys of the slice that stand before the first query
+
+
+def tiles(run: Run, needed: Span, window: int | None) -> Iterator[Tile]:
+    """The query blocks of one run."""
+    prefix, (start, stop) = run.prefix, needed
+    for first in range(start, stop, BLOCK):
+        last = min(first + BLOCK, stop)
+        at = prefix + first - run.start  # position in the document
+        key_first = max(0, at - window + 1) if window is not None else 0
+        yield Tile(first, last, key_first, prefix + last - run.start, at - key_first)
+
+
+def attend_kept(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    *,
+    scale: float,
+    window: int | None = None,
+    only_needed: bool = False,
+) -> Tensor:
+    """`(T, H, D)` over `(T, H_kv, D)` to `(T, H, D)`; with `only_needed` other rows than the needed ones are zeros."""
+    out: Tensor = _Kept.apply(query, key, value, layout, scale, window, only_needed)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Kept(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        layout: Layout,
+        scale: float,
+        window: int | None,
+        only_needed: bool,
+    ) -> Tensor:
+        heads = key.shape[1]
+        q, k, v = _by_group(query, heads), _by_group(key, heads), _by_group(value, heads)
+        group = query.shape[1] // heads
+        out = (q.new_zeros if only_needed else q.new_empty)(heads, q.shape[1], v.shape[2])
+        kept: list[Tensor] = []
+        grad = any(ctx.needs_input_grad)
+        spans = layout.needed if only_needed else [(run.start, run.end) for run in layout.runs]
+        for run, needed in zip(layout.runs, spans, strict=True):
+            if needed[0] == needed[1]:
+                continue
+            keys, values = _gather(k, run), _gather(v, run)
+            for tile in tiles(run, needed, window):
+                p = _probabilities(q, keys, tile, group, scale, window)
+                rows = slice(tile.first * group, tile.stop * group)
+                torch.bmm(p, values[:, tile.key_first : tile.key_stop], out=out[:, rows])
+                if grad and p.shape[2] <= KEEP:
+                    kept.append(p)
+        ctx.save_for_backward(q, k, v, *kept)
+        ctx.rule = (layout, spans, scale, window, group)
+        return _by_head(out, group)
+
+    @staticmethod
+    def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, *kept = ctx.saved_tensors
+        layout, spans, scale, window, group = ctx.rule
+        by = _by_group(by, k.shape[0])
+        remembered = iter(kept)
+        dq = torch.zeros_like(q) if _gaps(spans, len(by[0]) // group) else torch.empty_like(q)
+        dk, dv = _Sums(k), _Sums(v)
+        for run, needed in zip(layout.runs, spans, strict=True):
+            if needed[0] == needed[1]:
+                continue
+            keys, values = _gather(k, run), _gather(v, run)
+            for tile in tiles(run, needed, window):
+                rows = slice(tile.first * group, tile.stop * group)
+                part = slice(tile.key_first, tile.key_stop)
+                if tile.key_stop - tile.key_first <= KEEP:
+                    p = next(remembered)
+                else:
+                    p = _probabilities(q, keys, tile, group, scale, window)
+                dp = torch.bmm(by[:, rows], values[:, part].transpose(1, 2))
+                ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
+                torch.bmm(ds, keys[:, part], out=dq[:, rows])
+                dk.add(run, tile, torch.bmm(ds.transpose(1, 2), q[:, rows]))
+                dv.add(run, tile, torch.bmm(p.transpose(1, 2), by[:, rows]))
+        dk_sum = dk.total.mul_(scale).to(k.dtype)
+        return (
+            _by_head(dq.mul_(scale), group),
+            _by_head(dk_sum, 1),
+            _by_head(dv.total.to(v.dtype), 1),
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+class _Sums:
+    """A gradient of keys or values `(H_kv, T, D)`, summed over the queries that saw them in fp32 or better."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.total = torch.zeros(like.shape, dtype=torch.promote_types(like.dtype, torch.float32))
+
+    def add(self, run: Run, tile: Tile, part: Tensor) -> None:
+        """Add the gradient of a tile's keys, each where the pack has it."""
+        at = 0
+        for start, end in (*run.before, (run.start, run.end)):
+            first, stop = max(at, tile.key_first), min(at + end - start, tile.key_stop)
+            if first < stop:
+                mine = self.total[:, start + first - at : start + stop - at]
+                mine += part[:, first - tile.key_first : stop - tile.key_first]
+            at += end - start
+
+
+def _probabilities(
+    q: Tensor, keys: Tensor, tile: Tile, group: int, scale: float, window: int | None
+) -> Tensor:
+    mask = _bands.of(tile.stop - tile.first, tile.prefix, group=group, window=window, dtype=q.dtype)
+    queries = q[:, tile.first * group : tile.stop * group]
+    scores = torch.baddbmm(
+        mask, queries, keys[:, tile.key_first : tile.key_stop].transpose(1, 2), alpha=scale
+    )
+    return torch.softmax(scores, -1, out=scores)
+
+
+def _gather(heads: Tensor, run: Run) -> Tensor:
+    """The keys or values that a run may see, `(H_kv, P + L, D)`."""
+    own = heads[:, run.start : run.end]
+    return torch.cat([*(heads[:, i:j] for i, j in run.before), own], dim=1) if run.before else own
+
+
+def _gaps(spans: Sequence[Span], length: int) -> bool:
+    return sum(end - start for start, end in spans) < length
+
+
+def _by_group(x: Tensor, kv_heads: int) -> Tensor:
+    """`(T, H, D)` to `(H_kv, T * G, D)`."""
+    return x.unflatten(1, (kv_heads, -1)).transpose(0, 1).flatten(1, 2).contiguous()
+
+
+def _by_head(x: Tensor, group: int) -> Tensor:
+    """`(H_kv, T * G, D)` to `(T, H, D)`."""
+    return x.unflatten(1, (-1, group)).transpose(0, 1).flatten(1, 2)
