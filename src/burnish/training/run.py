@@ -33,6 +33,7 @@ from burnish.training.continuity import refuse_other_data, refuse_other_template
 from burnish.training.directory import RunDirectory, create_run, open_run
 from burnish.training.events import Encoding, Event, Ready
 from burnish.training.loop import training_loop
+from burnish.training.oracle import settle
 from burnish.training.record import Record
 from burnish.training.session import Session, TrainState, open_session
 
@@ -124,7 +125,8 @@ def _train_in(
         session = open_session(
             recipe, certified.tokenizer, certified.data, from_scratch=settings["from_scratch"]
         )
-        notes = _restore(session, run) if resuming else []
+        # A resumed run was asked at its start, and goes on as it was.
+        notes = _restore(session, run) if resuming else [f"oracle: {settle(session)}"]
         if certified.reused:
             notes.append(
                 f"nothing changed since {certified.path} was made: no row is rendered or tokenised again"
