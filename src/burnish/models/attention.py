@@ -21,7 +21,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from burnish.errors import UsageError
 from burnish.models.cuda_attention import attend_flex, attend_varlen, varlen_fits
-from burnish.models.kept_attention import attend_kept
+from burnish.models.kept_attention import Rotation, attend_kept
 from burnish.models.reach import Layout
 
 NAME = "burnish"
@@ -72,26 +72,50 @@ def attend_pack(
         softcap=softcap,
         sinks=s_aux,
     )
-    flat = [x[0].transpose(0, 1) for x in (query, key, value)]
-    return attend(*flat, pack_layout, rule)[None], None
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    return attend(query, key, value, pack_layout, rule)[None], None
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, rule: Rule, *, only_needed: bool = False
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    rule: Rule,
+    *,
+    only_needed: bool = False,
+    rotation: Rotation | None = None,
 ) -> Tensor:
-    """`(T, H, D)` over `(T, H_kv, D)`; with `only_needed`, rows that nobody reads may hold anything finite."""
+    """`(T, H, D)` over `(T, H_kv, D)`; with `only_needed`, rows that nobody reads may hold anything finite.
+
+    `rotation` is applied to queries and keys first.
+    """
     plain = rule.dropout == 0.0 and rule.sinks is None
-    if plain and query.device.type == "cuda":
-        if rule.softcap is None and varlen_fits(query, layout):
-            return attend_varlen(query, key, value, layout, scale=rule.scale, window=rule.window)
-        return attend_flex(
-            query, key, value, layout, scale=rule.scale, window=rule.window, softcap=rule.softcap
-        )
-    if plain and rule.softcap is None:
+    if plain and rule.softcap is None and query.device.type != "cuda":
         return attend_kept(
-            query, key, value, layout, scale=rule.scale, window=rule.window, only_needed=only_needed
+            query,
+            key,
+            value,
+            layout,
+            scale=rule.scale,
+            window=rule.window,
+            only_needed=only_needed,
+            rotation=rotation,
         )
-    return _attend_plain(query, key, value, layout, rule)
+    if rotation is not None:
+        query, key = rotate(query, rotation), rotate(key, rotation)
+    if not plain or query.device.type != "cuda":
+        return _attend_plain(query, key, value, layout, rule)
+    if rule.softcap is None and varlen_fits(query, layout):
+        return attend_varlen(query, key, value, layout, scale=rule.scale, window=rule.window)
+    return attend_flex(query, key, value, layout, scale=rule.scale, window=rule.window, softcap=rule.softcap)
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """RoPE of `(T, H, D)`, in autograd's own operations."""
+    first, second = x.chunk(2, dim=-1)
+    turned = torch.cat((-second, first), dim=-1)
+    return x * rotation.cos[:, None] + turned * rotation.sin[:, None]
 
 
 def _attend_plain(query: Tensor, key: Tensor, value: Tensor, layout: Layout, rule: Rule) -> Tensor:

@@ -27,7 +27,7 @@ def attend_varlen(
     starts, longest = _starts(layout, query.device)
     extra: dict[str, Any] = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
     left = -1 if window is None else window - 1  # the kernel's window does not count the query itself
-    out: Tensor = varlen_attn(
+    out = varlen_attn(
         query.contiguous(),
         key.contiguous(),
         value.contiguous(),
@@ -39,6 +39,7 @@ def attend_varlen(
         window_size=(left, 0),
         **extra,
     )
+    assert isinstance(out, Tensor)  # a pair only where return_aux is asked for
     return out
 
 
@@ -55,7 +56,9 @@ def attend_flex(
     """`(T, H, D)` over `(T, H_kv, D)` under the rule itself, blocks that nobody sees skipped."""
 
     def cap(score: Tensor, *_: Tensor) -> Tensor:
-        return softcap * torch.tanh(score / softcap)
+        return limit * torch.tanh(score / limit)
+
+    limit = softcap or 1.0
 
     out = _flex()(
         *(x.transpose(0, 1)[None] for x in (query, key, value)),

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 from burnish.data.pack import Pack
 from burnish.losses.cross_entropy import Grading, head_loss, token_nll, weighted_sum
 from burnish.models.attention import NAME, packed_attention
+from burnish.models.flat import flat_hidden, why_not_flat
 from burnish.models.generate import evaluating
 from burnish.models.head import PROBED, Head, find_head, probe
 from burnish.models.reach import Layout
@@ -57,10 +58,11 @@ class Forward:
     model: nn.Module
     packed: bool
     backbone: Any = None
+    flat: bool = False
     head: Head | None = None
     why_no_head: str | None = None
     why_not_flat: str | None = None
-    _probed: bool = field(default=False)
+    _checked: bool = field(default=False)
 
     @property
     def inner(self) -> PreTrainedModel:
@@ -70,11 +72,12 @@ class Forward:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.inner.device
+        found: torch.device = self.inner.device
+        return found
 
     def loss(self, pack: Pack, *, label_smoothing: float = 0.0, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
         """sum(weight * nll), to be divided by whoever knows the whole batch; and -ln p of each target `(G,)`, no gradient."""
-        self._check_head(pack)
+        self._check(pack)
         if self.head is not None:
             grading = _grading(pack, self.device, label_smoothing=label_smoothing, z_loss=z_loss)
             return head_loss(self.hidden(pack), self.head.weight, self.head.bias, grading, self.head.rule)
@@ -84,7 +87,7 @@ class Forward:
         """Logits `(R, V)` at `pack.rows_kept`."""
         if not self.packed:
             return _one_by_one(self.model, pack)
-        self._check_head(pack)
+        self._check(pack)
         if self.head is not None:
             return self.head.logits(self.hidden(pack))
         return self._model_logits(pack)
@@ -103,8 +106,13 @@ class Forward:
     def hidden(self, pack: Pack) -> Tensor:
         """Hidden states `(R, H)` that the head reads, at `pack.rows_kept`."""
         rows = torch.from_numpy(pack.rows_kept).to(self.device)
-        states = (self.backbone or self.inner.base_model)(**self._inputs(pack)).last_hidden_state[0]
-        return states.index_select(0, rows)
+        given = self._inputs(pack)
+        if self.flat:
+            return flat_hidden(
+                self.inner, given["input_ids"][0], given["position_ids"][0], given["pack_layout"], rows
+            )
+        states = (self.backbone or self.inner.base_model)(**given).last_hidden_state[0]
+        return states.index_select(0, rows)  # type: ignore[no-any-return]
 
     def _model_logits(self, pack: Pack) -> Tensor:
         rows = torch.from_numpy(pack.rows_kept).to(self.device)
@@ -121,26 +129,34 @@ class Forward:
             "use_cache": False,
         }
 
-    def _check_head(self, pack: Pack) -> None:
-        """Before the first pack: is the head what we think it is, on a few rows of this pack?"""
-        if self._probed or not len(pack.rows_kept):
+    def _check(self, pack: Pack) -> None:
+        """Before the first pack: do the ways that were chosen lead to the model's own logits, on a few rows of this pack?"""
+        if self._checked or not len(pack.rows_kept):
             return
-        self._probed = True
-        head = find_head(self.inner) if self.packed else "documents are computed one by one"
-        if isinstance(head, Head):
-            few = first_rows(pack, PROBED)
-            with evaluating(self.model):
-                expected = self._model_logits(few)
-                self.why_no_head = probe(head.logits(self.hidden(few)), expected)
-            self.head = head if self.why_no_head is None else None
-        else:
-            self.why_no_head = head
+        self._checked = True
+        found = find_head(self.inner) if self.packed else "documents are computed one by one"
+        if isinstance(found, str):
+            self.flat, self.why_no_head = False, found
+            return
+        few = first_rows(pack, PROBED)
+        with evaluating(self.model):
+            expected = self._model_logits(few)
+            if self.flat:
+                self.why_not_flat = probe(found.logits(self.hidden(few)), expected)
+                self.flat = self.why_not_flat is None
+            self.why_no_head = None if self.flat else probe(found.logits(self.hidden(few)), expected)
+        self.head = found if self.why_no_head is None else None
 
 
-def open_forward(model: nn.Module, *, packed: bool, compiled: bool = False) -> Forward:
-    """The forward of a model; `compiled` compiles its backbone."""
-    backbone = torch.compile(unwrapped(model).base_model, dynamic=True) if compiled and packed else None
-    return Forward(model, packed, backbone=backbone)
+def open_forward(model: nn.Module, *, packed: bool, compiled: bool = False, flat: bool = True) -> Forward:
+    """The forward of a model; `compiled` compiles transformers' backbone, `flat=False` leaves our own forward out."""
+    if not packed:
+        called: Any = torch.compile(model, dynamic=True) if compiled else model
+        return Forward(called, packed=False)
+    inner = unwrapped(model)
+    backbone = torch.compile(inner.base_model, dynamic=True) if compiled else None
+    why = "it is compiled" if compiled else "not wanted" if not flat else why_not_flat(inner)
+    return Forward(model, packed, backbone=backbone, flat=why is None, why_not_flat=why)
 
 
 def first_rows(pack: Pack, count: int) -> Pack:

@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 from burnish.losses.cross_entropy import CHUNK, Grading, LogitRule, grade_logits
 
 PROBED = 8
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 3e-3}
-"""How far logits may lie apart, as a share of the largest: other kernels, the same function."""
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 3e-3}
+"""How far logits may lie apart, as a share of the largest: other kernels, the same function (norms are fp32 everywhere)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,24 @@ BLOCK = 256
 _bands = Bands()
 
 
+class Rotation(NamedTuple):
+    """RoPE for a pack: cos and sin `(T, D)`, whose halves are alike."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def apply(self, x: Tensor, out: Tensor, *, back: bool = False) -> Tensor:
+        """Rotate `x` `(..., T, n, D)` into `out`, which may not be `x`; `back` turns the other way."""
+        half = x.shape[-1] // 2
+        cos, sin = self.cos[:, None, :half], self.sin[:, None, :half]
+        sign = -1.0 if back else 1.0
+        for first, second, turn in ((0, half, -sign), (half, 0, sign)):
+            part = out[..., first : first + half]
+            torch.mul(x[..., first : first + half], cos, out=part)
+            part.addcmul_(x[..., second : second + half], sin, value=turn)
+        return out
+
+
 class Tile(NamedTuple):
     """Queries `[first, stop)` of a run, and the keys they may see: a slice of `before + own`, counted from its start."""
 
@@ -52,9 +70,13 @@ def attend_kept(
     scale: float,
     window: int | None = None,
     only_needed: bool = False,
+    rotation: Rotation | None = None,
 ) -> Tensor:
-    """`(T, H, D)` over `(T, H_kv, D)` to `(T, H, D)`; with `only_needed` other rows than the needed ones are zeros."""
-    out: Tensor = _Kept.apply(query, key, value, layout, scale, window, only_needed)  # type: ignore[no-untyped-call]
+    """`(T, H, D)` over `(T, H_kv, D)` to `(T, H, D)`; with `only_needed` other rows than the needed ones are zeros.
+
+    `rotation` turns queries and keys first, on the copies that are made anyway.
+    """
+    out: Tensor = _Kept.apply(query, key, value, layout, scale, window, only_needed, rotation)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -69,9 +91,11 @@ class _Kept(torch.autograd.Function):
         scale: float,
         window: int | None,
         only_needed: bool,
+        rotation: Rotation | None,
     ) -> Tensor:
         heads = key.shape[1]
-        q, k, v = _by_group(query, heads), _by_group(key, heads), _by_group(value, heads)
+        q, k = _by_group(query, heads, rotation), _by_group(key, heads, rotation)
+        v = _by_group(value, heads)
         group = query.shape[1] // heads
         out = (q.new_zeros if only_needed else q.new_empty)(heads, q.shape[1], v.shape[2])
         kept: list[Tensor] = []
@@ -88,13 +112,13 @@ class _Kept(torch.autograd.Function):
                 if grad and p.shape[2] <= KEEP:
                     kept.append(p)
         ctx.save_for_backward(q, k, v, *kept)
-        ctx.rule = (layout, spans, scale, window, group)
+        ctx.rule = (layout, spans, scale, window, group, rotation)
         return _by_head(out, group)
 
     @staticmethod
     def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *kept = ctx.saved_tensors
-        layout, spans, scale, window, group = ctx.rule
+        layout, spans, scale, window, group, rotation = ctx.rule
         by = _by_group(by, k.shape[0])
         remembered = iter(kept)
         dq = torch.zeros_like(q) if _gaps(spans, len(by[0]) // group) else torch.empty_like(q)
@@ -115,15 +139,11 @@ class _Kept(torch.autograd.Function):
                 torch.bmm(ds, keys[:, part], out=dq[:, rows])
                 dk.add(run, tile, torch.bmm(ds.transpose(1, 2), q[:, rows]))
                 dv.add(run, tile, torch.bmm(p.transpose(1, 2), by[:, rows]))
-        dk_sum = dk.total.mul_(scale).to(k.dtype)
         return (
-            _by_head(dq.mul_(scale), group),
-            _by_head(dk_sum, 1),
+            _by_head(dq.mul_(scale), group, rotation),
+            _by_head(dk.total.mul_(scale).to(k.dtype), 1, rotation),
             _by_head(dv.total.to(v.dtype), 1),
-            None,
-            None,
-            None,
-            None,
+            *(None,) * 5,
         )
 
 
@@ -165,11 +185,19 @@ def _gaps(spans: Sequence[Span], length: int) -> bool:
     return sum(end - start for start, end in spans) < length
 
 
-def _by_group(x: Tensor, kv_heads: int) -> Tensor:
-    """`(T, H, D)` to `(H_kv, T * G, D)`."""
-    return x.unflatten(1, (kv_heads, -1)).transpose(0, 1).flatten(1, 2).contiguous()
+def _by_group(x: Tensor, kv_heads: int, rotation: Rotation | None = None) -> Tensor:
+    """`(T, H, D)` to `(H_kv, T * G, D)`, rotated on the way."""
+    heads = x.view(x.shape[0], kv_heads, -1, x.shape[-1]).transpose(0, 1)
+    if rotation is not None:
+        heads = rotation.apply(heads, torch.empty_like(heads, memory_format=torch.contiguous_format))
+    return heads.reshape(kv_heads, -1, x.shape[-1]).contiguous()
 
 
-def _by_head(x: Tensor, group: int) -> Tensor:
-    """`(H_kv, T * G, D)` to `(T, H, D)`."""
-    return x.unflatten(1, (-1, group)).transpose(0, 1).flatten(1, 2)
+def _by_head(x: Tensor, group: int, rotation: Rotation | None = None) -> Tensor:
+    """`(H_kv, T * G, D)` to `(T, H, D)`, rotated back on the way."""
+    heads = x.view(x.shape[0], -1, group, x.shape[-1])
+    if rotation is not None:
+        out = x.new_empty(heads.shape[1], x.shape[0], group, x.shape[-1])
+        rotation.apply(heads, out.transpose(0, 1), back=True)
+        return out.flatten(1, 2)
+    return heads.transpose(0, 1).flatten(1, 2)

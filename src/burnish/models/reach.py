@@ -53,7 +53,8 @@ class Layout:
     @classmethod
     def of(cls, pack: Pack, device: torch.device | str = "cpu") -> Layout:
         """The layout of a pack."""
-        runs, needed = [], []
+        runs: list[Run] = []
+        needed: list[Span] = []
         for segment in pack.segments:
             before: tuple[Span, ...] = ()
             if segment.parent >= 0:

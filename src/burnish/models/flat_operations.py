@@ -1,0 +1,184 @@
+"""The operations between matrix products that a Llama-shaped layer is made of, with their own backward passes.
+
+Each does in few passes over its numbers what autograd does in many: sums of gradients ride on matrix products, a residual is
+where a product is added to, LoRA's thin matrices on the same input are multiplied together. The functions are transformers' and
+PEFT's own, in the same precision; tests hold them to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from peft.tuners.lora.layer import Linear as LoraLinear
+from torch import Tensor, nn
+
+
+class Weights(NamedTuple):
+    """A linear layer: `(N, K)`, bias `(N,)`; and LoRA's `a` `(r, K)`, `b` `(N, r)`, which counts `scale` times."""
+
+    weight: Tensor
+    bias: Tensor | None
+    a: Tensor | None
+    b: Tensor | None
+    scale: float
+
+
+def weights_of(module: nn.Module) -> Weights | None:
+    """The matrices of a linear layer, plain or with one LoRA adapter; None for whatever else may sit there."""
+    if module._forward_hooks or module._forward_pre_hooks:
+        return None
+    if type(module) is nn.Linear:
+        return Weights(module.weight, module.bias, None, None, 0.0)
+    if type(module) is not LoraLinear or type(module.base_layer) is not nn.Linear:
+        return None
+    lora: Any = module
+    base, names = lora.base_layer, [name for name in lora.active_adapters if name in lora.lora_A]
+    if lora.merged or lora.disable_adapters or lora.lora_variant or len(names) != 1:
+        return None
+    dropout, a, b = (part[names[0]] for part in (lora.lora_dropout, lora.lora_A, lora.lora_B))
+    if isinstance(dropout, nn.Dropout) and dropout.p > 0 and dropout.training:
+        return None  # each projection drops other inputs
+    if a.weight.dtype != base.weight.dtype or a.bias is not None or b.bias is not None:
+        return None
+    return Weights(base.weight, base.bias, a.weight, b.weight, float(lora.scaling[names[0]]))
+
+
+def project(x: Tensor, modules: Sequence[nn.Module], residual: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Linear layers of one input `(T, K)`; with `residual`, which one layer only may have, it is added to the result."""
+    found = [weights_of(module) for module in modules]
+    if any(one is None for one in found):
+        out = tuple(module(x) for module in modules)
+        return out if residual is None else (residual + out[0],)
+    known = [one for one in found if one is not None]
+    tensors = [tensor for one in known for tensor in one[:4]]
+    made: tuple[Tensor, ...] = _Project.apply(x, residual, tuple(w.scale for w in known), *tensors)  # type: ignore[no-untyped-call]
+    return made
+
+
+class _Project(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, residual: Tensor | None, scales: tuple[float, ...], *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        layers = _layers(scales, tensors)
+        thin_in = _stack([w.a for w in layers])
+        thin = x @ thin_in.t() if thin_in is not None else None
+        shares = _split(thin, layers)
+        out = []
+        for layer, share in zip(layers, shares, strict=True):
+            if residual is not None and layer.bias is None:
+                y = torch.addmm(residual, x, layer.weight.t())
+            else:
+                y = F.linear(x, layer.weight, layer.bias)
+                if residual is not None:
+                    y += residual
+            if share is not None and layer.b is not None:
+                y.addmm_(share, layer.b.t(), alpha=layer.scale)
+            out.append(y)
+        ctx.save_for_backward(x, thin, thin_in, *tensors)
+        ctx.scales, ctx.has_residual = scales, residual is not None
+        return tuple(out)
+
+    @staticmethod
+    def backward(ctx: Any, *by: Tensor) -> tuple[Tensor | None, ...]:
+        x, thin, thin_in, *tensors = ctx.saved_tensors
+        layers = _layers(ctx.scales, tensors)
+        needs = [ctx.needs_input_grad[3 + 4 * i : 7 + 4 * i] for i in range(len(layers))]
+        dx: Tensor | None = None
+        grads: list[list[Tensor | None]] = []
+        by_thin: list[Tensor] = []
+        for g, layer, need, share in zip(by, layers, needs, _split(thin, layers), strict=True):
+            if ctx.needs_input_grad[0]:
+                dx = g @ layer.weight if dx is None else dx.addmm_(g, layer.weight)
+            mine: list[Tensor | None] = [None] * 4
+            if need[0]:
+                mine[0] = g.t() @ x
+            if need[1]:
+                mine[1] = g.sum(0)
+            if layer.b is not None and share is not None:
+                by_thin.append((g @ layer.b).mul_(layer.scale))
+                if need[3]:
+                    mine[3] = (g.t() @ share).mul_(layer.scale)
+            grads.append(mine)
+        if by_thin:
+            together = torch.cat(by_thin, dim=1) if len(by_thin) > 1 else by_thin[0]
+            if dx is not None:
+                dx.addmm_(together, thin_in)
+            if any(need[2] for need in needs):
+                for mine, part in zip(grads, _split((together.t() @ x).t(), layers), strict=True):
+                    mine[2] = None if part is None else part.t()
+        by_residual = by[0] if ctx.has_residual else None
+        return (dx, by_residual, None, *(one for mine in grads for one in mine))
+
+
+def _layers(scales: tuple[float, ...], tensors: Sequence[Any]) -> list[Weights]:
+    return [Weights(*tensors[4 * i : 4 * i + 4], scale) for i, scale in enumerate(scales)]  # type: ignore[call-arg]
+
+
+def _stack(thin: Sequence[Tensor | None]) -> Tensor | None:
+    present = [one for one in thin if one is not None]
+    return None if not present else present[0] if len(present) == 1 else torch.cat(present)
+
+
+def _split(thin: Tensor | None, layers: Sequence[Weights]) -> list[Tensor | None]:
+    """Columns of `thin`, `rank` for each layer that has LoRA."""
+    parts: list[Tensor | None] = []
+    at = 0
+    for layer in layers:
+        rank = 0 if layer.a is None else layer.a.shape[0]
+        parts.append(thin[:, at : at + rank] if thin is not None and rank else None)
+        at += rank
+    return parts
+
+
+def rms_norm(x: Tensor, module: nn.Module) -> Tensor:
+    """`module.weight * x / rms(x)` over the last dimension, in fp32 as transformers' RMSNorm does it."""
+    out: Tensor = _Norm.apply(x, module.weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        by_dtype = x.dtype
+        if x.dtype == torch.float64:  # where transformers goes down to fp32 as well
+            x = x.float()
+        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = size.square_().mul_(1.0 / x.shape[-1]).add_(epsilon).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        return torch.mul(x, scale).to(torch.promote_types(by_dtype, torch.float32)).mul_(weight).to(by_dtype)
+
+    @staticmethod
+    def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale = ctx.saved_tensors
+        unit = x * scale  # fp32
+        dx = dw = None
+        if ctx.needs_input_grad[1]:
+            dw = (by * unit).flatten(0, -2).sum(0).to(weight.dtype)
+        if ctx.needs_input_grad[0]:
+            g = torch.mul(by, weight.to(unit.dtype)).to(unit.dtype)
+            along = torch.linalg.vecdot(g, unit).unsqueeze(-1).mul_(-1.0 / x.shape[-1])
+            dx = g.addcmul_(unit, along).mul_(scale).to(by.dtype)
+        return dx, dw, None
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """`silu(gate) * up`, of which only the two inputs are kept."""
+    out: Tensor = _SwiGLU.apply(gate, up)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, by: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        by_gate = torch.ops.aten.silu_backward(by * up, gate)
+        return by_gate, F.silu(gate).mul_(by)
