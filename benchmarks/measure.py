@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Sequence
@@ -69,7 +70,7 @@ def watch(
 
 def _follow(
     pid: int, run: Path, seen: Watched, launched: float, timeout: float
-) -> tuple[int, "os.struct_rusage"]:
+) -> tuple[int, resource.struct_rusage]:
     events, metrics = run / "events.jsonl", run / "metrics.jsonl"
     offset = 0
     while True:

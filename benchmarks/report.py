@@ -91,7 +91,8 @@ def header(result: dict[str, Any]) -> str:
     mine = ", ".join(f"{name} {version}" for name, version in versions["burnish"].items())
     lines = [
         f"{result['date']}, commit {result['commit']}; {result['machine']}. Shape `{result['shape']}`; "
-        f"GEMM peak at its own shapes {peak['bfloat16'] / 1e9:.0f} (bf16) and {peak['float32'] / 1e9:.0f} (fp32) GFLOP/s.",
+        f"GEMM peak "
+        f"at its own shapes {peak['bfloat16'] / 1e9:.0f} (bf16) and {peak['float32'] / 1e9:.0f} (fp32) GFLOP/s.",
         f"burnish's environment: {mine}.",
     ]
     if "peers" in versions:
@@ -118,7 +119,8 @@ def case_table(entry: Entry, peak: dict[str, float]) -> str:
     rounds = max(len(runs) for runs in entry["runs"].values())
     title = f"### {entry['name']}"
     what = (
-        f"{facts['sequences']} sequences, {facts['tokens']:,} tokens ({facts['graded_tokens'] / facts['tokens']:.0%} graded, "
+        f"{facts['sequences']} sequences, {facts['tokens']:,} tokens "
+        f"({facts['graded_tokens'] / facts['tokens']:.0%} graded, "
         f"{sum(facts['distinct_tokens_by_step']) / facts['tokens']:.0%} distinct), {facts['steps']} steps; "
         f"median of {rounds}, in brackets the lowest and highest; from {facts['source']}."
     )

@@ -36,7 +36,7 @@ SIZES = {
     "memory": {"alpaca": 960, "alpaca_1k": 1000, "alpaca_20k": 20_000},
 }
 LONG_GATE = 20
-"""Steps of a long run whose losses must agree one by one: bf16 roundings drift apart, and later only means are told."""
+"""Steps of a long run whose losses must agree one by one: roundings drift apart, and later only means are told."""
 
 
 def main() -> None:
@@ -48,7 +48,8 @@ def main() -> None:
         sizes = {"alpaca": 96, "alpaca_1k": 100, "alpaca_20k": 1000}
     if not SHARED.exists():
         say(
-            f"{SHARED} is not there: rows are burnish's own demonstrations, of another kind than the published figures'"
+            f"{SHARED} is not there: the rows are burnish's own demonstrations, "
+            "and the figures are not to be compared with published ones"
         )
     folder = given.folder / ("" if kind in ("bench", "tune") else kind)
     tool(
@@ -68,7 +69,8 @@ def main() -> None:
         cases = [case for case in cases if any(word in case.name for word in given.cases.split(";"))]
     match kind:
         case "tune":
-            return tune(bench, cases, [arm for arm in arms if arm.endswith("best")])
+            tune(bench, cases, [arm for arm in arms if arm.endswith("best")])
+            return
         case "long":
             body = long_runs(bench, [arm for arm in arms if arm != "trl-defaults"])
         case "memory":

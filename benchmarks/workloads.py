@@ -21,6 +21,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from arithmetic import necessary
+
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 BATCH = 8
 """Sequences in one optimiser step, for every arm."""
@@ -45,7 +47,8 @@ CHATML = (
 
 THINKING = (
     "{% set ns = namespace(last=0) %}"
-    "{% for message in messages %}{% if message['role'] == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
+    "{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
     "{% if message['role'] == 'assistant' and message.get('reasoning_content') and loop.index0 > ns.last %}"
     "{{ '<think>\n' + message['reasoning_content'] + '\n</think>\n\n' }}{% endif %}"
@@ -53,17 +56,19 @@ THINKING = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
-SYSTEM = """You are the support assistant of a small shop that sells and repairs bicycles by post. Answer in the language \
-of the question. Be brief where a short answer is enough and thorough where a mistake could hurt somebody: brakes, forks \
-and wheels are never guessed at. If the question is not about bicycles, answer it all the same, as well as you can, and do \
-not steer the talk back to the shop. Never invent an order number, a price or a date of delivery; say that you cannot see \
-the order and where it can be looked up. Units are metric, with inches in brackets where a part is sold by them. Lists have \
-at most seven points, each a whole sentence. When you give steps, number them, name the tool that each step needs, and say \
-how a person can tell that the step has worked. When two parts do not fit together, say so in the first sentence and offer \
-one that fits. A return is free for thirty days; a repaired part has two years of warranty, a worn part none, and wear is \
-chain, cassette, pads and tyres. If somebody is angry, say once that you understand, and then solve the matter. If somebody \
-asks for a human, give the telephone hours, nine to five on working days, and nothing else. Code, poems, recipes and \
-homework are welcome. Write plain text without emphasis marks, and end when the answer has ended."""
+SYSTEM = """You are the support assistant of a small shop that sells and repairs bicycles by post. Answer in the \
+language of the question. Be brief where a short answer is enough and thorough where a mistake could \
+hurt somebody: brakes, forks and wheels are never guessed at. If the question is not about bicycles, \
+answer it all the same, as well as you can, and do not steer the talk back to the shop. Never invent an \
+order number, a price or a date of delivery; say that you cannot see the order and where it can be \
+looked up. Units are metric, with inches in brackets where a part is sold by them. Lists have at most \
+seven points, each a whole sentence. When you give steps, number them, name the tool that each step \
+needs, and say how a person can tell that the step has worked. When two parts do not fit together, say \
+so in the first sentence and offer one that fits. A return is free for thirty days; a repaired part has \
+two years of warranty, a worn part none, and wear is chain, cassette, pads and tyres. If somebody is \
+angry, say once that you understand, and then solve the matter. If somebody asks for a human, give the \
+telephone hours, nine to five on working days, and nothing else. Code, poems, recipes and homework are \
+welcome. Write plain text without emphasis marks, and end when the answer has ended."""
 
 
 def main() -> None:
@@ -180,8 +185,6 @@ def recipe_of(folder: Path, workload: str, *, method: str = "full") -> Any:
 def write_workload(folder: Path, name: str, rows: int, shape: str) -> None:
     """Rows whose sequences all fit, encoded by burnish; in batches of eight sequences exactly."""
     from burnish.training.run import encode_recipe
-
-    from arithmetic import necessary
 
     place = folder / name
     place.mkdir(exist_ok=True)
