@@ -31,7 +31,7 @@ EXACT = Case("alpaca", dtype="float32")
 SIZES = {
     "s30": {"alpaca": 48, "shared_prompt": 32, "reasoning": 8},
     "135m": {"alpaca": 24},
-    "tiny": {"alpaca": 24, "shared_prompt": 16, "reasoning": 4},
+    "tiny": {"alpaca": 16, "shared_prompt": 16, "reasoning": 4},
     "long": {"alpaca": 2400},
     "memory": {"alpaca": 960, "alpaca_1k": 1000, "alpaca_20k": 20_000},
 }

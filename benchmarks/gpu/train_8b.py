@@ -58,6 +58,9 @@ SHAPES = {
 ROWS = 100_000
 CUT = 2048
 BATCH, WARM_UP = 32, 3
+DENSE_BF16 = 989e12
+"""FLOP/s of an H100 or H200 (SXM) by its data sheet; what model FLOPs utilisation is a share of."""
+
 SYSTEM_TOKENS = 300
 
 
@@ -182,6 +185,7 @@ def measure(model: Path, shape: dict[str, int], steps: int, prefix: int, keys: l
     return {
         "tokens_per_second": tokens / taken,
         "necessary_tflops_per_second": flops / taken / 1e12,
+        "model_flops_utilisation_of_989": flops / taken / DENSE_BF16,
         "mean_tokens_a_row": tokens / len(timed),
         "median_step_seconds": statistics.median(seconds[WARM_UP:]),
         "first_step_seconds": seconds[0],
