@@ -33,7 +33,7 @@ def test_a_shared_prefix_is_counted_once_and_a_branch_point_predicts_once(module
     both = arithmetic.necessary([[1, 2, 3], [1, 2, 4]], [[0, 0, 1], [0, 0, 1]], SHAPE)
     assert (alone.tokens, alone.distinct_tokens) == (3, 3)
     assert (both.tokens, both.distinct_tokens) == (6, 4)
-    # per token 2 x (4x8 + 4x4 + 4x6 + 3x4) = 168; each pair of query and key 4 x 4 = 16; a row of logits 2 x 4 x 10 = 80
+    # a token 2 x (4x8 + 4x4 + 4x6 + 3x4) = 168; a pair of query and key 4 x 4 = 16; a row of logits 2 x 4 x 10 = 80
     assert alone.full == 3 * (3 * 168 + 6 * 16 + 80)
     assert both.full == 3 * (4 * 168 + 9 * 16 + 80)
 
