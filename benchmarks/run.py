@@ -66,7 +66,7 @@ def main() -> None:
         say(f"no interpreter at {given.peers}: only burnish is measured; `make bench` installs the peers")
     cases = [case for case in CASES if case.workload in sizes]
     if given.cases:
-        cases = [case for case in cases if any(word in case.name for word in given.cases.split(";"))]
+        cases = [case for case in cases if asked(case, given.cases)]
     match kind:
         case "tune":
             tune(bench, cases, [arm for arm in arms if arm.endswith("best")])
@@ -76,7 +76,8 @@ def main() -> None:
         case "memory":
             body = memory_runs(bench)
         case _:
-            body = compare(bench, cases, arms, given.rounds, exact=EXACT if "alpaca" in sizes else None)
+            exact = EXACT if given.cases is None or asked(EXACT, given.cases) else None
+            body = compare(bench, cases, arms, given.rounds, exact=exact)
     name = kind if kind != "bench" else shape
     result = {"name": name, "shape": shape, **about(given), **body}
     result["gemm_peak"] = json.loads(tool("arithmetic.py", shape))
@@ -88,6 +89,10 @@ def main() -> None:
     print(text)
     if given.write:
         report.write(result, text)
+
+
+def asked(case: Case, words: str) -> bool:
+    return any(word in case.name for word in words.split(";"))
 
 
 def read_arguments() -> argparse.Namespace:
