@@ -235,17 +235,18 @@ def draw(result: dict[str, Any], path: Path) -> None:
         ((speed, "tokens a second, after step 1"), (memory, "peak memory, MB"))
     ):
         for number, arm in enumerate(colours):
-            have = [(x, entry) for x, entry in enumerate(timed) if arm in entry["runs"]]
+            have = [(x, entry) for x, entry in enumerate(timed) if comparable(entry, arm)]
+            if not have:
+                continue
             values = [
                 rates(e, arm) if place == 0 else [r["peak"] / 2**20 for r in e["runs"][arm]] for _, e in have
             ]
             middles = [statistics.median(v) for v in values]
-            reach = [
-                [m - min(v) for m, v in zip(middles, values, strict=True)],
-                [max(v) - m for m, v in zip(middles, values, strict=True)],
-            ]
+            below = [m - min(v) for m, v in zip(middles, values, strict=True)]
+            above = [max(v) - m for m, v in zip(middles, values, strict=True)]
             spots = [x + 0.2 * number - 0.3 for x, _ in have]
-            axes.bar(spots, middles, 0.19, yerr=reach, capsize=2, color=colours[arm], label=arm)
+            bars = axes.bar(spots, middles, 0.19, yerr=[below, above], color=colours[arm], label=arm)
+            axes.bar_label(bars, [f"{m:,.0f}" for m in middles], fontsize=7, padding=2)
         axes.set_xticks(range(len(timed)), [entry["name"] for entry in timed])
         axes.set_title(title)
         axes.spines[["top", "right"]].set_visible(False)
@@ -255,6 +256,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
         fontsize=10,
     )
     figure.savefig(path, dpi=110)
+
+
+def comparable(entry: Entry, arm: str) -> bool:
+    """Whether the arm was run here, for more than one step, and trained what burnish trained."""
+    if arm not in entry["runs"] or min(len(run["ends"]) for run in entry["runs"][arm]) < 2:
+        return False
+    return "burnish" not in entry["runs"] or loss_difference(entry, arm) <= TOLERANCE[entry["dtype"]]
 
 
 def machine() -> str:
