@@ -63,7 +63,7 @@ class Proof:
         if not examples:
             return
         try:
-            broken = pack_violations(build_pack(examples), examples)
+            broken = pack_violations(build_pack(examples, share_prefixes=True), examples)
         except ValueError as error:
             broken = [f"cannot be packed: {error}"]
         for code in broken:

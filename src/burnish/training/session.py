@@ -75,9 +75,14 @@ def lay_out(examples: Sequence[Example], recipe: Recipe, *, vocab_size: int, pac
     if not packed:
         return pack_all(examples, max_tokens=automatic, max_rows=1)
     if recipe.micro_batch_size == "auto":
-        return pack_all(examples, max_tokens=automatic)
+        return pack_all(examples, max_tokens=automatic, share_prefixes=recipe.share_prefixes)
     longest = max(len(example) for example in examples)
-    return pack_all(examples, max_tokens=longest * recipe.micro_batch_size, max_rows=recipe.micro_batch_size)
+    return pack_all(
+        examples,
+        max_tokens=longest * recipe.micro_batch_size,
+        max_rows=recipe.micro_batch_size,
+        share_prefixes=recipe.share_prefixes,
+    )
 
 
 def encode_recipe(recipe: Recipe) -> tuple[ChatTokenizer, Prepared]:
