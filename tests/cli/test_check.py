@@ -60,3 +60,9 @@ def test_how_far_it_is_is_shown_only_where_it_takes_long(monkeypatch: pytest.Mon
         rows.show(int(seconds * 1000), 20_000)
     rows.close()
     assert console.export_text().strip() == "12,000 of 20,000 rows encoded"
+
+
+def test_it_asks_the_oracle_where_it_is_told_to(burnish: Any, recipe_file: Path) -> None:
+    assert json.loads(burnish("check", str(recipe_file), "--json").out)["oracle"] is None
+    said = json.loads(burnish("check", str(recipe_file), "--oracle", "--json").out)["oracle"]
+    assert said.startswith("loss off by ") and "from plain transformers" in said

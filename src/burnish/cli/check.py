@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 from rich.console import Console
 
@@ -12,12 +14,22 @@ from burnish.recipe.load import load_recipe
 from burnish.training.check import CheckReport, check_recipe
 
 
-def command(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def command(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    oracle: Annotated[
+        bool,
+        typer.Option(
+            "--oracle", help="Load the model too, and compare the first batch with plain transformers."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Read every row, encode it, and say in plain words what a run would do; exit 3 if an example breaks a rule."""
     output = Output(as_json=as_json)
     rows = RowsDone(Console(stderr=True))
     try:
-        report = check_recipe(load_recipe(recipe, overrides or []), progress=rows.show)
+        report = check_recipe(load_recipe(recipe, overrides or []), progress=rows.show, oracle=oracle)
     finally:
         rows.close()
     output.emit(report.as_dict())
@@ -49,5 +61,7 @@ def _print(report: CheckReport, output: Output) -> None:
             message = "" if example["message"] is None else f" message {example['message']}:"
             output.say(f"    {example['place']}:{message} {example['detail']}", style="red")
     output.say(f"certificate: {report.certificate}")
+    if report.oracle is not None:
+        output.say(f"oracle: {report.oracle}")
     if report.ok:
         output.say("every sequence keeps the rules of grading", style="green")

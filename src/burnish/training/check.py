@@ -15,7 +15,8 @@ from burnish.recipe.load import LoadedRecipe, fit_to_size
 from burnish.recipe.schema import Recipe
 from burnish.training.certificate import Certified, certify
 from burnish.training.counsel import counsel
-from burnish.training.session import plan_of
+from burnish.training.oracle import settle
+from burnish.training.session import open_session, plan_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class CheckReport:
     stop_tokens: list[str]
     certificate: str
     reused: bool
+    oracle: str | None
     findings: list[Finding]
 
     @property
@@ -57,8 +59,13 @@ class CheckReport:
         return {"ok": self.ok, **fields, "findings": findings}
 
 
-def check_recipe(loaded: LoadedRecipe, *, progress: Progress = lambda done, total: None) -> CheckReport:
-    """Certify every row as training would; BurnishError where training would not start."""
+def check_recipe(
+    loaded: LoadedRecipe, *, progress: Progress = lambda done, total: None, oracle: bool = False
+) -> CheckReport:
+    """Certify every row as training would; BurnishError where training would not start.
+
+    With `oracle` the model is loaded, and its fast path compared with plain transformers on the first batch.
+    """
     num_parameters = count_parameters(loaded.recipe.model)
     recipe = fit_to_size(loaded, num_parameters).recipe
     certified = certify(recipe, progress=progress)
@@ -86,12 +93,17 @@ def check_recipe(loaded: LoadedRecipe, *, progress: Progress = lambda done, tota
         stop_tokens=certificate.stop_tokens,
         certificate=str(certified.path),
         reused=certified.reused,
+        oracle=_ask(recipe, certified) if oracle else None,
         findings=[
             *advise(recipe, num_rows=len(data.train), num_parameters=num_parameters),
             *_findings(recipe, certified),
             *counsel(certificate),
         ],
     )
+
+
+def _ask(recipe: Recipe, certified: Certified) -> str:
+    return str(settle(open_session(recipe, certified.tokenizer, certified.data)))
 
 
 def _findings(recipe: Recipe, certified: Certified) -> Iterator[Finding]:
