@@ -1,7 +1,7 @@
-"""Loss and every gradient are those of plain transformers, one document at a time, all logits: however the batch is cut.
+"""Loss and every gradient are those of plain transformers, one document at a time: however the batch is cut.
 
-The reference never meets burnish's attention, head, packs or flat forward. fp64 to 1e-6, fp32 to 1e-5, relative, for each
-parameter by itself.
+The reference never meets burnish's attention, head, packs or flat forward. fp64 to 1e-6, fp32 to 1e-5,
+relative, for each parameter by itself.
 """
 
 from __future__ import annotations
