@@ -39,7 +39,8 @@ from burnish.training.step import take_step
 keys = {"model": folder, "datasets": folder + "/rows.jsonl", "chat_template": folder + "/chat.jinja",
         "global_batch_size": 8,
         "learning_rate": 1e-4 if adapter == "full" else 2e-4, "max_steps": 100000, "adapter": adapter,
-        "lora_r": 16, "max_length": 1024, "run_name": "ab", "lr_scheduler": "constant", "warmup_steps": 0, "warmup_ratio": None, **extra}
+        "lora_r": 16, "max_length": 1024, "run_name": "ab", "lr_scheduler": "constant",
+        "warmup_steps": 0, "warmup_ratio": None, **extra}
 session = prepare(load_recipe(None, keys).recipe)
 optimizer = torch.optim.AdamW(session.masters.parameters.values(), lr=1e-4, fused=True)
 

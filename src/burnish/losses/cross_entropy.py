@@ -223,7 +223,8 @@ def _grade_plainly(logits: Tensor, scratch: Tensor, grading: Grading, *, keep: b
         if keep:
             part.copy_(p)
     if keep:
-        logits.scatter_(1, targets, (shares - 1).to(logits.dtype))
+        # Not scatter_: on a CPU it copies all of `logits` first.
+        logits.index_put_((grading.row_of, grading.targets), (shares[:, 0] - 1).to(logits.dtype))
     return nll.sum(), nll
 
 
