@@ -28,16 +28,19 @@ TEMPLATE = (
 CHILD = r"""
 import json, sys, time
 sys.path.insert(0, sys.argv[1])
-folder, adapter, updates, padded, extra = sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5] == "1", json.loads(sys.argv[6])
+folder, adapter, updates = sys.argv[2], sys.argv[3], int(sys.argv[4])
+padded, extra = sys.argv[5] == "1", json.loads(sys.argv[6])
 from burnish.parallel.runtime import peak_memory_bytes, prepare_process
 prepare_process()
 import torch, torch.nn.functional as F
 from burnish.recipe.load import load_recipe
 from burnish.training.run import prepare
 from burnish.training.step import take_step
-keys = {"model": folder, "datasets": folder + "/rows.jsonl", "chat_template": folder + "/chat.jinja", "global_batch_size": 8,
-        "learning_rate": 1e-4 if adapter == "full" else 2e-4, "max_steps": 100000, "adapter": adapter, "lora_r": 16,
-        "max_length": 1024, "run_name": "ab", "lr_scheduler": "constant", "warmup_steps": 0, "warmup_ratio": None, **extra}
+keys = {"model": folder, "datasets": folder + "/rows.jsonl", "chat_template": folder + "/chat.jinja",
+        "global_batch_size": 8,
+        "learning_rate": 1e-4 if adapter == "full" else 2e-4, "max_steps": 100000, "adapter": adapter,
+        "lora_r": 16, "max_length": 1024, "run_name": "ab", "lr_scheduler": "constant",
+        "warmup_steps": 0, "warmup_ratio": None, **extra}
 session = prepare(load_recipe(None, keys).recipe)
 optimizer = torch.optim.AdamW(session.masters.parameters.values(), lr=1e-4, fused=True)
 

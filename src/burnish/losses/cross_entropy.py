@@ -5,8 +5,8 @@ The classic example of the field, a four-token answer before and after fine-tuni
     p(target) = .05 .4 .1 .3      -ln p = 3.00 0.92 2.30 1.20     mean = 1.85
     p(target) = .85 .92 .95 .9    -ln p = 0.16 0.08 0.05 0.11     mean = 0.10
 
-`head_loss` goes from hidden states straight to that sum. For R rows and a vocabulary of V it never holds R x V logits, only
-CHUNK x V: each chunk's gradient is taken while its softmax is at hand, in the forward pass.
+`head_loss` goes from hidden states straight to that sum. For R rows and a vocabulary of V it never holds R x V
+logits, only CHUNK x V: each chunk's gradient is taken while its softmax is at hand, in the forward pass.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ class LogitRule:
 class Grading:
     """What is asked of R rows, targets ordered by row: row r owns targets `[starts[r], starts[r + 1])`.
 
-    `row_of`, `targets`, `weights` are `(G,)` tensors; `order` says where each stood when it was given. `plain` means one target of
-    weight 1 for every row. `label_smoothing` mixes in the mean of -ln p over the vocabulary, `z_loss` adds its multiple of
-    logsumexp squared; both count per target, with the target's weight.
+    `row_of`, `targets`, `weights` are `(G,)` tensors; `order` says where each stood when it was given. `plain`
+    means one target of weight 1 for every row. `label_smoothing` mixes in the mean of -ln p over the
+    vocabulary, `z_loss` adds its multiple of logsumexp squared; both count per target, with the target's
+    weight.
     """
 
     row_of: Tensor
@@ -207,7 +208,7 @@ def grade_logits(logits: Tensor, grading: Grading, rule: LogitRule, *, keep: boo
 
 
 def _grade_plainly(logits: Tensor, scratch: Tensor, grading: Grading, *, keep: bool) -> tuple[Tensor, Tensor]:
-    """One target of weight 1 a row: to fp32, softmax in place, back. What concerns targets is done for all rows at once."""
+    """One target of weight 1 a row: to fp32, softmax in place, back; the targets' part for all rows at once."""
     targets = grading.targets[:, None]
     shares = torch.empty(len(logits), 1, dtype=scratch.dtype)
     nll = torch.empty(len(logits), dtype=scratch.dtype)
@@ -222,14 +223,15 @@ def _grade_plainly(logits: Tensor, scratch: Tensor, grading: Grading, *, keep: b
         if keep:
             part.copy_(p)
     if keep:
-        logits.scatter_(1, targets, (shares - 1).to(logits.dtype))
+        # Not scatter_: on a CPU it copies all of `logits` first.
+        logits.index_put_((grading.row_of, grading.targets), (shares[:, 0] - 1).to(logits.dtype))
     return nll.sum(), nll
 
 
 def _grade_block(
     logits: Tensor, z: Tensor, grading: Grading, rule: LogitRule, *, keep: bool
 ) -> tuple[Tensor, Tensor]:
-    """Every case: several targets a row, weights, smoothing, z-loss, scaled and capped logits. `z`, a copy, is used up."""
+    """Every case: branch points, weights, smoothing, z-loss, scaled and capped logits. `z`, a copy, is used up."""
     rows, targets, weights = grading.row_of, grading.targets, grading.weights.to(z.dtype)
     smoothing, zeta = grading.label_smoothing, grading.z_loss
     if rule.scale != 1.0:

@@ -1,9 +1,9 @@
 """Our own forward for Llama-shaped families: one `(T, H)` stream from ids to the hidden rows that the head reads.
 
-It uses the parameters and the small modules (embedding, rotary) of the transformers model it is given, so there is nothing to
-keep in step: state dict, adapters and export stay those of transformers and PEFT. What it spares is work: no batch dimension to move
-around, fewer passes between matrix products (`models.flat_operations`), and in the last layer all that follows the keys and
-values is done for the graded rows only.
+It uses the parameters and the small modules (embedding, rotary) of the transformers model it is given, so there
+is nothing to keep in step: state dict, adapters and export stay those of transformers and PEFT. What it spares
+is work: no batch dimension to move around, fewer passes between matrix products (`models.flat_operations`), and
+in the last layer all that follows the keys and values is done for the graded rows only.
 
 `why_not_flat` says of any model whether it is taken. It is believed only after `models.forward` has compared logits.
 """

@@ -1,8 +1,8 @@
 """The operations between matrix products that a Llama-shaped layer is made of, with their own backward passes.
 
-Each does in few passes over its numbers what autograd does in many: sums of gradients ride on matrix products, a residual is
-where a product is added to, LoRA's thin matrices on the same input are multiplied together. The functions are transformers' and
-PEFT's own, in the same precision; tests hold them to that.
+Each does in few passes over its numbers what autograd does in many: sums of gradients ride on matrix products,
+a residual is where a product is added to, LoRA's thin matrices on the same input are multiplied together. The
+functions are transformers' and PEFT's own, in the same precision; tests hold them to that.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def weights_of(module: nn.Module) -> Weights | None:
 
 
 def project(x: Tensor, modules: Sequence[nn.Module], residual: Tensor | None = None) -> tuple[Tensor, ...]:
-    """Linear layers of one input `(T, K)`; with `residual`, which one layer only may have, it is added to the result."""
+    """Linear layers of one input `(T, K)`; a `residual`, which only a single layer may have, is added to it."""
     found = [weights_of(module) for module in modules]
     if any(one is None for one in found):
         out = tuple(module(x) for module in modules)

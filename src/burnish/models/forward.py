@@ -51,8 +51,8 @@ def why_unpacked(model: PreTrainedModel) -> str | None:
 class Forward:
     """How packs go through one model. `why_no_head` and `why_not_flat` say what was not taken, and why.
 
-    `model` may be wrapped by PEFT; it is called as it is. `backbone`, where set, is called in its place for hidden states: a
-    compiled one, for instance.
+    `model` may be wrapped by PEFT; it is called as it is. `backbone`, where set, is called in its place for
+    hidden states: a compiled one, for instance.
     """
 
     model: nn.Module
@@ -76,7 +76,7 @@ class Forward:
         return found
 
     def loss(self, pack: Pack, *, label_smoothing: float = 0.0, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
-        """sum(weight * nll), to be divided by whoever knows the whole batch; and -ln p of each target `(G,)`, no gradient."""
+        """sum(weight * nll), which whoever knows the whole batch divides; and -ln p of each target, no gradient."""
         self._check(pack)
         if self.head is not None:
             grading = _grading(pack, self.device, label_smoothing=label_smoothing, z_loss=z_loss)
@@ -93,7 +93,7 @@ class Forward:
         return self._model_logits(pack)
 
     def judge(self, pack: Pack) -> tuple[Tensor, Tensor]:
-        """sum(weight * nll), and for each target whether it is the first choice `(G,)`; no more than a chunk of logits."""
+        """sum(weight * nll), and whether each target is the first choice `(G,)`; a chunk of logits at a time."""
         if not self.packed or self.head is None:
             logits = self.logits(pack)
             summed, _ = _plain_loss(logits, pack, 0.0, 0.0)
@@ -130,7 +130,7 @@ class Forward:
         }
 
     def _check(self, pack: Pack) -> None:
-        """Before the first pack: do the ways that were chosen lead to the model's own logits, on a few rows of this pack?"""
+        """Before the first pack: do the ways chosen lead to the model's own logits, on a few rows of it?"""
         if self._checked or not len(pack.rows_kept):
             return
         self._checked = True
@@ -199,7 +199,7 @@ def pack_attention(model: nn.Module, *, packed: bool) -> Iterator[None]:
 
 
 def graded_nll(model: nn.Module, pack: Pack, *, packed: bool) -> Tensor:
-    """-ln p(target) for each target of a pack, fp32 `(G,)`, in the pack's order, with a gradient: through all logits."""
+    """-ln p of each target of a pack, fp32 `(G,)`, in the pack's order, with a gradient: through all logits."""
     forward = Forward(model, packed)
     logits = forward._model_logits(pack) if packed else _one_by_one(model, pack)
     return _of_targets(logits, pack)

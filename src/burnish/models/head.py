@@ -1,8 +1,9 @@
 """The output head without its logits: which model's head is a plain matrix, and what it does around it.
 
-A head is taken over only where it is understood, and that is not believed but tried: once per model, a few rows are
-graded through `model(...)` and through what is thought to be its head. Where they differ, or where the head is no plain matrix
-(an adapter sits on it, rows of it are trained), the model's own logits are graded: slower, and right.
+A head is taken over only where it is understood, and that is not believed but tried: once per model, a few rows
+are graded through `model(...)` and through what is thought to be its head. Where they differ, or where the head
+is no plain matrix (an adapter sits on it, rows of it are trained), the model's own logits are graded: slower,
+and right.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from burnish.losses.cross_entropy import CHUNK, Grading, LogitRule, grade_logits
 
 PROBED = 8
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 3e-3}
-"""How far logits may lie apart, as a share of the largest: other kernels, the same function (norms are fp32 everywhere)."""
+"""How far logits may lie apart, as a share of the largest: other kernels, the same function, norms in fp32."""
 
 
 @dataclass(frozen=True, slots=True)

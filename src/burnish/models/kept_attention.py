@@ -1,8 +1,9 @@
 """Attention on a CPU as plain matrix products, segment by segment, the probabilities kept for the backward pass.
 
-torch's fused kernel recomputes them there, and in bf16 slowly (docs/lab_notes.md has figures). Kept probabilities of a document
-of L tokens are H x L x L numbers, so beyond KEEP keys they are computed again instead. Queries go BLOCK at a time: of the
-square that causality leaves half empty, most of the empty half is not computed.
+torch's fused kernel recomputes them there, and in bf16 slowly (docs/lab_notes.md has figures). Kept
+probabilities of a document of L tokens are H x L x L numbers, so beyond KEEP keys they are computed again
+instead. Queries go BLOCK at a time: of the square that causality leaves half empty, most of the empty half is
+not computed.
 
 Heads that share keys are rows of one product: `(H_kv, T * G, D)`, token by token, the G heads of a group side by side.
 """
@@ -42,7 +43,7 @@ class Rotation(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """Queries `[first, stop)` of a run, and the keys they may see: a slice of `before + own`, counted from its start."""
+    """Queries `[first, stop)` of a run, and the keys that they may see: a slice of `before + own`."""
 
     first: int
     stop: int

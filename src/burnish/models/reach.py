@@ -4,9 +4,9 @@
     reach       8 8 8 | 5 5 | 8 8 8
     segments    (0, 3, -1) (3, 5, 0) (5, 8, 0)
 
-A segment sees its ancestors' tokens, which are just the positions before its own, and itself causally. So each segment
-is plain causal attention of its queries over `ancestors + own` keys, and that is how the backends compute it. `visible` is
-the rule itself, spelled out for tests and as the last resort.
+A segment sees its ancestors' tokens, which are just the positions before its own, and itself causally. So each
+segment is plain causal attention of its queries over `ancestors + own` keys, and that is how the backends
+compute it. `visible` is the rule itself, spelled out for tests and as the last resort.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One segment's work: queries `[start, end)` over the keys of `before` (its ancestors' spans, root first) and its own."""
+    """One segment: queries `[start, end)` over the keys of `before` (its ancestors' spans, root first) and its own."""
 
     start: int
     end: int
@@ -38,7 +38,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """A pack as attention needs it. `needed[i]` bounds the queries of segment i whose output somebody reads at the end.
+    """A pack as attention needs it; `needed[i]` bounds the queries of segment i that are read at the end.
 
     A class of its own, opaque to torch.compile: a bare tuple would be guarded by value, and each pack recompiled.
     """
@@ -94,8 +94,8 @@ def _joined(*spans: Span) -> tuple[Span, ...]:
 class Bands:
     """Masks of causal attention, to be added to scores: 0 where a query sees a key, -inf where it does not.
 
-    Row `(i, g)` is query i of group member g; column c is the key c - `offset` places after query 0. One matrix per (heads in a
-    group, window, dtype) serves all segments: each takes a slice.
+    Row `(i, g)` is query i of group member g; column c is the key c - `offset` places after query 0. One matrix
+    per (heads in a group, window, dtype) serves all segments: each takes a slice.
     """
 
     def __init__(self) -> None:

@@ -37,7 +37,7 @@ class Masters:
 
     @torch.no_grad()
     def clip(self, max_norm: float | None, *, over: float = 1.0) -> Tensor:
-        """Divide the summed gradient by `over`, the batch's weight, and scale it down to `max_norm`: one pass for both.
+        """Divide the summed gradient by `over`, the batch's weight, and scale it down to `max_norm`, in one pass.
 
         Returns the norm of the divided gradient before it was scaled, a scalar that nothing here waits for.
         """

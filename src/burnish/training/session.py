@@ -108,7 +108,6 @@ def open_session(
     masters = Masters(model, compute=getattr(torch, recipe.dtype.value))
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
     plan = plan_of(recipe, len(data.train))
     warmup = warmup_length(
         plan.num_steps, warmup_steps=recipe.warmup_steps, warmup_ratio=recipe.warmup_ratio or 0.0
