@@ -16,7 +16,7 @@ from burnish.models import kept_attention
 from burnish.models.forward import Forward
 from burnish.recipe.load import load_recipe
 from burnish.training import oracle, session
-from burnish.training.oracle import HEAD, consult, settle
+from burnish.training.oracle import FLAT, HEAD, consult, settle
 from burnish.training.run import prepare
 from burnish.training.session import Session
 
@@ -39,6 +39,7 @@ def test_the_fast_path_is_that_of_plain_transformers_and_nothing_changes_by_aski
     subject = opened(model, data_file, adapter=adapter, dtype=dtype, lora_dropout=0.1)
     before = {name: p.detach().clone() for name, p in subject.masters.parameters.items()}
     owners = {name: p for name, p in subject.model.named_parameters(remove_duplicate=False)}
+    was_training = subject.model.training
     verdict = consult(subject)
     assert verdict.ok and verdict.culprit is None and verdict.rows >= 2
     assert dtype == "bfloat16" or verdict.loss < 1e-6
@@ -46,7 +47,7 @@ def test_the_fast_path_is_that_of_plain_transformers_and_nothing_changes_by_aski
         assert parameter.grad is None and torch.equal(parameter, before[name])
     after = {name: p for name, p in subject.model.named_parameters(remove_duplicate=False)}
     assert owners.keys() == after.keys() and all(owners[name] is after[name] for name in owners)
-    assert subject.model.training
+    assert subject.model.training == was_training
 
 
 def test_attention_across_documents_is_found_and_the_run_refused(
@@ -100,7 +101,26 @@ def test_a_head_that_is_not_the_models_is_given_up_and_training_goes_on(
     monkeypatch.setattr(Forward, "loss", doubled)
     assert consult(subject).culprit == HEAD
     assert settle(subject).ok
-    assert subject.forward.head is None and "not the model's own" in str(subject.forward.why_no_head)
+    assert (
+        subject.forward.head is None
+        and not subject.forward.flat
+        and "not the model's own" in str(subject.forward.why_no_head)
+    )
+
+
+def test_a_forward_of_ours_that_errs_is_given_up_for_transformers_modules(
+    model: Path, data_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = opened(model, data_file)
+    honest = Forward.hidden
+
+    def bent(self: Forward, pack: packs.Pack) -> torch.Tensor:
+        states = honest(self, pack)
+        return states * 1.01 if self.flat and self._checked and torch.is_grad_enabled() else states
+
+    monkeypatch.setattr(Forward, "hidden", bent)
+    assert consult(subject).culprit == FLAT
+    assert settle(subject).ok and not subject.forward.flat and subject.forward.head is not None
 
 
 def test_the_difference_of_gradients_is_that_of_one_long_vector() -> None:

@@ -102,8 +102,14 @@ def settle(session: Session) -> Verdict:
     UsageError names the part and the key that switches it off.
     """
     verdict = consult(session)
-    if verdict.culprit == HEAD:
-        session.forward.head, session.forward.why_no_head = None, f"it is not the model's own: {verdict}"
+    forward = session.forward
+    if verdict.culprit in (FLAT, HEAD):
+        why = f"it is not the model's own: {verdict}"
+        forward.flat = False
+        if verdict.culprit == FLAT:
+            forward.why_not_flat = why
+        else:
+            forward.head, forward.why_no_head = None, why
         verdict = consult(session)
     if not verdict.ok:
         raise _refusal(verdict)
@@ -118,6 +124,7 @@ def _refusal(verdict: Verdict) -> UsageError:
     )
 
 
+FLAT = "our own forward"
 HEAD = "grading the head without its logits"
 _REMEDIES = {
     "sharing prefixes": "share_prefixes=false",
@@ -256,11 +263,13 @@ def _without(
             session, examples, packs=pack_all(examples, max_tokens=longest * len(examples)), forward=forward
         ),
     )
+    if forward.flat:
+        yield FLAT, lambda: _fast(session, examples, forward=plain(flat=False))
     if forward.backbone is not None:
         yield "torch.compile", lambda: _fast(session, examples, forward=plain(backbone=None))
     yield (
         HEAD,
-        lambda: _fast(session, examples, forward=plain(why_no_head="switched off", _probed=True)),
+        lambda: _fast(session, examples, forward=plain(why_no_head="switched off", _checked=True)),
     )
     yield (
         "packing",
