@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from burnish.data.pack import Pack, pack_all
 from burnish.errors import UsageError
 from burnish.models.forward import Forward, pack_attention
+from burnish.models.generate import without_dropout
 from burnish.training.session import Session
 from burnish.types import Example
 
@@ -73,7 +73,7 @@ def consult(session: Session) -> Verdict:
     """Ask both paths about the shortest rows of the first batch; nothing of the session changes."""
     started = time.perf_counter()
     examples = _few(session)
-    with _without_dropout(session):
+    with without_dropout(session.model):
         device = session.forward.device
         truth = _slow(_exact(session), examples, device)
         computed = _slow(session.model, examples, device) if _rounds(session) else truth
@@ -130,16 +130,6 @@ _REMEDIES = {
     "sharing prefixes": "share_prefixes=false",
     "torch.compile": "compile=false",
 }
-
-
-@contextmanager
-def _without_dropout(session: Session) -> Iterator[None]:
-    was_training = session.model.training
-    session.model.eval()
-    try:
-        yield
-    finally:
-        session.model.train(was_training)
 
 
 def _rounds(session: Session) -> bool:

@@ -108,6 +108,10 @@ def open_session(
     masters = Masters(model, compute=getattr(torch, recipe.dtype.value))
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+        # transformers checkpoints a layer in training mode only, and loads every model in evaluation mode.
+        for module in model.modules():
+            if getattr(module, "gradient_checkpointing", False):
+                module.training = True
     plan = plan_of(recipe, len(data.train))
     warmup = warmup_length(
         plan.num_steps, warmup_steps=recipe.warmup_steps, warmup_ratio=recipe.warmup_ratio or 0.0
