@@ -55,6 +55,7 @@ def test_kept_attention_follows_the_rule(
     kind: str, window: int | None, heads: tuple[int, int], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kept_attention, "BLOCK", block)
+    monkeypatch.setattr(kept_attention, "ALIGN", 2 if block < 256 else 32)
     pack = PACKS[kind]
     layout, given = Layout.of(pack), tensors(pack, *heads)
     expected = attend_densely(*given, layout, Rule(0.3, window=window))

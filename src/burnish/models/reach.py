@@ -101,16 +101,19 @@ class Bands:
     def __init__(self) -> None:
         self._kept: dict[tuple[int, int | None, torch.dtype], tuple[Tensor, int]] = {}
 
-    def of(self, queries: int, prefix: int, *, group: int, window: int | None, dtype: torch.dtype) -> Tensor:
-        """`(queries * group, prefix + queries)`: queries that stand `prefix` keys into their document."""
+    def of(
+        self, queries: int, prefix: int, wide: int, *, group: int, window: int | None, dtype: torch.dtype
+    ) -> Tensor:
+        """`(queries * group, wide)`: queries that stand `prefix` keys into their document; later keys are hidden."""
         key = (group, window, dtype)
         band, offset = self._kept.get(key, (None, 0))
-        if band is None or offset < prefix or band.shape[0] < queries * group:
+        rows = max(queries, wide - prefix)
+        if band is None or offset < prefix or band.shape[0] < rows * group:
             had = 0 if band is None else band.shape[0] // group
-            offset, rows = _roomy(max(prefix, offset)), _roomy(max(queries, had))
+            offset, rows = _roomy(max(prefix, offset)), _roomy(max(rows, had))
             band = _band(rows, offset, group, window, dtype)
             self._kept[key] = (band, offset)
-        return band[: queries * group, offset - prefix : offset + queries]
+        return band[: queries * group, offset - prefix : offset - prefix + wide]
 
 
 def _roomy(length: int) -> int:
