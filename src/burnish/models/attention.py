@@ -9,6 +9,7 @@ The rule is `models.reach`'s; who computes it depends on the device and on what 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,6 +107,16 @@ def attend(
         query, key = rotate(query, rotation), rotate(key, rotation)
     if not plain or query.device.type != "cuda":
         return _attend_plain(query, key, value, layout, rule)
+    try:
+        return _attend_by_kernel(query, key, value, layout, rule)
+    except (ImportError, AttributeError, TypeError, NotImplementedError) as error:
+        # A torch without these kernels, or with other signatures, still trains: slower, and right.
+        warnings.warn(f"attention in plain operations: {error}", stacklevel=2)
+        return _attend_plain(query, key, value, layout, rule)
+
+
+def _attend_by_kernel(query: Tensor, key: Tensor, value: Tensor, layout: Layout, rule: Rule) -> Tensor:
+    """FlashAttention's varlen kernel where it takes these, else FlexAttention."""
     if rule.softcap is None and varlen_fits(query, layout):
         return attend_varlen(query, key, value, layout, scale=rule.scale, window=rule.window)
     return attend_flex(query, key, value, layout, scale=rule.scale, window=rule.window, softcap=rule.softcap)
