@@ -21,8 +21,9 @@ from burnish.models.reach import Bands, Layout, Run, Span
 KEEP = 1024
 BLOCK = 256
 ALIGN = 32
-"""Queries and keys of a tile come in multiples of this, so that a CPU's library compiles a few shapes and not thousands: each
-costs it a millisecond and 0.4 MB, for good. (And bf16 softmax over 192 keys takes 0.6 of the time it takes over 175.)"""
+"""Queries and keys of a tile come in multiples of this, so that a CPU's library compiles a few shapes and not
+thousands: each costs it a millisecond and 0.4 MB, for good. (And bf16 softmax over 192 keys takes 0.6 of the
+time it takes over 175.)"""
 
 _bands = Bands()
 
@@ -48,8 +49,9 @@ class Rotation(NamedTuple):
 class Tile(NamedTuple):
     """Queries `[first, stop)` of a run, and the keys that they may see: a slice of `before + own`.
 
-    Both are widened to a multiple of ALIGN with what comes after them in the pack. Later keys are hidden by causality. What
-    later queries yield is written over by their own tile, which comes later; no gradient flows in through them.
+    Both are widened to a multiple of ALIGN with what comes after them in the pack. Later keys are hidden by
+    causality. What later queries yield is written over by their own tile, which comes later; no gradient flows
+    in through them.
     """
 
     first: int

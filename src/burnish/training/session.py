@@ -23,8 +23,10 @@ from burnish.optim.schedule import Schedule, warmup_length
 from burnish.recipe.schema import Recipe
 from burnish.types import Example
 
+TOKENS_PER_PASS = {"cpu": 2048, "cuda": 16_384}
+"""Tokens of a forward pass where `micro_batch_size` is `auto`: enough to keep a device busy, and few activations."""
 LOGITS_PER_PASS = 2**27
-"""How many logits one forward pass may hold: 512 MiB in fp32; a larger vocabulary means fewer tokens a pass."""
+"""Where a model's own logits are graded (`models.head`), how many one pass may hold: 512 MiB in fp32."""
 
 
 @dataclass(slots=True)
@@ -62,15 +64,15 @@ class Session:
 
     def packs(self, examples: Sequence[Example]) -> list[Pack]:
         """Examples laid out as micro-batches."""
-        return lay_out(
-            examples, self.recipe, vocab_size=len(self.tokenizer), packed=self.why_unpacked is None
-        )
+        return lay_out(examples, self.recipe, vocab_size=len(self.tokenizer), forward=self.forward)
 
 
-def lay_out(examples: Sequence[Example], recipe: Recipe, *, vocab_size: int, packed: bool) -> list[Pack]:
-    """Examples as packs whose size follows from `micro_batch_size`, or from the vocabulary where that is `auto`."""
-    automatic = min(8192, max(1024, LOGITS_PER_PASS // vocab_size))
-    if not packed:
+def lay_out(examples: Sequence[Example], recipe: Recipe, *, vocab_size: int, forward: Forward) -> list[Pack]:
+    """Examples as packs whose size follows from `micro_batch_size`, or from the device where that is `auto`."""
+    automatic = TOKENS_PER_PASS.get(forward.device.type, 2048)
+    if forward.holds_all_logits:
+        automatic = min(automatic, max(1024, LOGITS_PER_PASS // vocab_size))
+    if not forward.packed:
         return pack_all(examples, max_tokens=automatic, max_rows=1)
     if recipe.micro_batch_size == "auto":
         return pack_all(examples, max_tokens=automatic)
@@ -110,6 +112,7 @@ def open_session(
         plan.num_steps, warmup_steps=recipe.warmup_steps, warmup_ratio=recipe.warmup_ratio or 0.0
     )
     held_out = [example for views in data.held_out for example in views]
+    forward = open_forward(model, packed=why is None, compiled=recipe.compile)
     return Session(
         recipe=recipe,
         tokenizer=tokenizer,
@@ -117,7 +120,7 @@ def open_session(
         plan=plan,
         schedule=Schedule(recipe.lr_scheduler.value, recipe.learning_rate, plan.num_steps, warmup),
         model=model,
-        forward=open_forward(model, packed=why is None, compiled=recipe.compile),
+        forward=forward,
         masters=masters,
         optimizer=Optimizer(
             masters.parameters,
@@ -126,7 +129,7 @@ def open_session(
             embeddings=_embedding_names(model, tables),
         ),
         trainable=describe_trainable(model),
-        held_out=lay_out(held_out, recipe, vocab_size=len(tokenizer), packed=why is None) if held_out else [],
+        held_out=lay_out(held_out, recipe, vocab_size=len(tokenizer), forward=forward) if held_out else [],
         why_unpacked=why,
     )
 
