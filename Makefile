@@ -5,7 +5,12 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check bench marble thesis docs preview clean
+# Where the trainers that burnish is measured against are installed: they never share an environment with it.
+PEERS ?= benchmarks/.venv-peers
+BENCH := $(BIN)/python benchmarks/run.py --peers $(PEERS)/bin/python
+
+.PHONY: demo test test-slow check bench bench-long bench-135m bench-memory bench-tune bench-step bench-gpu \
+	marble thesis docs preview clean
 
 demo: $(VENV)/.ready
 	$(BIN)/burnish demo
@@ -21,8 +26,29 @@ check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.ready
+# side by side with TRL and plain transformers: docs/benchmarks.md is rewritten; under a quarter of an hour
+bench: $(VENV)/.ready $(PEERS)/.ready
+	$(BENCH) --write
+
+bench-long: $(VENV)/.ready $(PEERS)/.ready
+	$(BENCH) --long --write
+
+bench-135m: $(VENV)/.ready $(PEERS)/.ready
+	$(BENCH) --shape 135m --write
+
+bench-memory: $(VENV)/.ready
+	$(BENCH) --memory --write
+
+# the peers' best settings on this machine, found by trying them: benchmarks/tuned.json
+bench-tune: $(VENV)/.ready $(PEERS)/.ready
+	$(BENCH) --tune
+
+# one step against a padded loop, without the peers
+bench-step: $(VENV)/.ready
 	$(BIN)/python benchmarks/step.py
+
+bench-gpu: $(VENV)/.ready
+	$(BIN)/python benchmarks/gpu/train_8b.py
 
 # how the embedded base model was made; half an hour on two cores
 marble: $(VENV)/.ready
@@ -51,5 +77,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
+$(PEERS)/.ready: benchmarks/peers.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet torch==2.13.0
+	$(PEERS)/bin/pip install --quiet -r benchmarks/peers.txt
+	touch $@
+
 clean:
-	rm -rf .venv
+	rm -rf .venv benchmarks/.venv-peers

@@ -45,6 +45,15 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Certificates of the tests are kept apart from the user's."""
+    place = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BURNISH_CACHE", str(place))
+        yield place
+
+
 @pytest.fixture(autouse=True)
 def denormals_as_python_has_them() -> Iterator[None]:
     """A run flushes denormal floats for its whole process; hypothesis, in the next test, needs them."""

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 
@@ -52,6 +52,8 @@ def test_a_continuation_keeps_the_ids_before_it_and_the_text(
     before: list[str], after: list[str], kind: str
 ) -> None:
     context, completion = "".join(before), "".join(after)
+    # "<|" + "im_end|>": a prompt never ends inside a control token, and a reply's look-alikes are marked.
+    assume(not (context.endswith("<|") and completion.startswith("im_end|>")))
     tokenizer = segments(kind)
     ids, merged = tokenizer.continuation_ids(context, completion)
     whole = tokenizer.ids(context + completion)

@@ -103,17 +103,18 @@ def test_check_reads_every_row_and_says_what_it_found(burnish: Any, recipe_file:
 def test_check_finds_a_planted_mask_defect(
     burnish: Any, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from burnish.chat.encode import Encoder
+    from burnish.data import workers
 
-    encode = Encoder.encode
+    read = workers._read_answer
 
-    def without_the_stop(self: Encoder, row: Any) -> Any:
-        views = encode(self, row)
-        for view in views:
-            view.weights[-1] = 0.0
-        return views
+    def without_the_stop(*parts: Any) -> Any:
+        for encoded in read(*parts):
+            for view in encoded.views:
+                view.weights[-1] = 0.0
+            yield encoded
 
-    monkeypatch.setattr(Encoder, "encode", without_the_stop)
+    monkeypatch.setenv("BURNISH_CACHE", str(recipe_file.parent / "cache"))
+    monkeypatch.setattr(workers, "_read_answer", without_the_stop)
     checked = burnish("check", str(recipe_file), "--json")
     assert checked.code == 3
     assert last_line(checked)["violations"] == {"turn without its stop token": 40}

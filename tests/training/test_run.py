@@ -21,6 +21,7 @@ from burnish.recipe.load import load_recipe
 from burnish.training.events import Event, Stepped
 from burnish.training.run import prepare, resume, train
 from burnish.training.session import Session
+from burnish.training.step import evaluate, take_step
 from tests.conftest import conversation, write_jsonl
 
 ModelDirectory = Callable[[str], Path]
@@ -324,3 +325,26 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_from_the_beginnin
     (tmp_path / "b" / "run" / "plan.json").unlink()
     again = resume(tmp_path / "b" / "run")
     assert losses(again.run) == losses(straight.run)
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+def test_checkpointing_computes_each_layer_again_in_the_backward_pass_after_an_evaluation_too(
+    model_directory: ModelDirectory, data_file: Path, tmp_path: Path, adapter: str
+) -> None:
+    keys = {"adapter": adapter, "global_batch_size": 2, "val_set_size": 4}
+    calls = []
+    for checkpointed in (True, False):
+        session = prepare(
+            recipe(
+                model_directory("llama"), data_file, tmp_path, gradient_checkpointing=checkpointed, **keys
+            ).recipe
+        )
+        session.forward.flat = False
+        take_step(session)
+        evaluate(session)
+        found: list[int] = []
+        layer = session.forward.inner.model.layers[0].post_attention_layernorm
+        layer.register_forward_hook(lambda *_, found=found: found.append(1))
+        take_step(session)
+        calls.append(len(found))
+    assert calls[0] == 2 * calls[1] > 0

@@ -17,7 +17,7 @@ from burnish.chat.conservation import find, must_say
 from burnish.chat.encode import Encoder
 from burnish.chat.grade import trained_turns
 from burnish.chat.reasoning import opened_by
-from burnish.types import Completion, Conversation, Document, Example, Row
+from burnish.types import Completion, Conversation, Document, Example, Message, Row
 
 LENGTHS = "ids and weights differ in length"
 FIRST_TOKEN = "first token graded"
@@ -127,9 +127,7 @@ def _turns(encoder: Encoder, conversation: Conversation, example: Example) -> It
             if not example.cut:
                 yield NO_STOP, turn, f"ends {encoder.decode(ids[max(begin, cursor - 8) : cursor])!r}"
         else:
-            # The tag of a reply that thinks may be the prompt's: "<think>\n" is fed, "why</think>so" is graded.
-            opened = opened_by(encoder.decode(prompt[-16:])) or ""
-            yield from _reply(encoder, asked, turn, opened + encoder.decode(ids[begin:cursor]))
+            yield from _reply(encoder, asked, turn, prompt, ids[begin:cursor])
         yield from _weights(asked, turn, weights[begin:cursor], wanted.get(turn, 0.0))
     if any(weights[cursor:]):
         yield GRADED_AFTER, example.turns[-1], _quote(encoder, ids, weights, cursor, len(ids))
@@ -142,22 +140,36 @@ def _weights(asked: Conversation, turn: int, weights: list[float], wanted: float
         yield STOP_NOT_GRADED, turn, "the last token of the turn has no weight"
     elif 0.0 in weights and not message.get("untrained"):
         yield REPLY_NOT_GRADED, turn, f"{weights.count(0.0)} of {len(weights)} tokens have no weight"
-    elif any(weight not in (0.0, wanted) for weight in weights):
+    elif set(weights) - {0.0, wanted}:
         yield WRONG_WEIGHT, turn, f"{sorted(set(weights))} where the message has {wanted}"
 
 
-def _reply(encoder: Encoder, asked: Conversation, turn: int, spelled: str) -> Iterator[Broken]:
+def _reply(
+    encoder: Encoder, asked: Conversation, turn: int, prompt: list[int], ids: list[int]
+) -> Iterator[Broken]:
     """The graded ids spell the reply: its reasoning, its content, its calls."""
+    message, spelled = asked.messages[turn], encoder.decode(ids)
+    missing = _unspelled(encoder, message, spelled)
+    if missing:
+        # The tag of a reply that thinks may be the prompt's: "<think>\n" is fed, "why</think>so" is graded.
+        opened = opened_by(encoder.decode(prompt[-16:]))
+        missing = _unspelled(encoder, message, opened + spelled) if opened else missing
+    if missing:
+        yield REPLY_MISSING, turn, f"{missing[0]} {missing[1][:60]!r} is not in {spelled[:80]!r}"
+
+
+def _unspelled(encoder: Encoder, message: Message, spelled: str) -> tuple[str, str] | None:
+    """The first string of a message, with its kind, that a text does not hold."""
     # In order within each kind: Gemma-4 writes a call before what was said with it.
     cursors = dict.fromkeys(("reasoning", "reply", "tool call"), 0)
-    for kind, text in must_say(asked.messages[turn]):
+    for kind, text in must_say(message):
         end = find(spelled, text, cursors[kind])
         # A tokenizer that normalises (NFC, lower case) spells the text as it sees it.
         end = find(spelled, encoder.respelled(text), cursors[kind]) if end is None else end
         if end is None:
-            yield REPLY_MISSING, turn, f"{kind} {text[:60]!r} is not in {spelled[:80]!r}"
-            return
+            return kind, text
         cursors[kind] = end
+    return None
 
 
 def _text(encoder: Encoder, content: Completion | Document, example: Example) -> Iterator[Broken]:

@@ -14,8 +14,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from burnish.chat.provenance import Leaf, Rendered
+from burnish.chat.reasoning import inline_block
 from burnish.chat.refusal import RowRefused
 from burnish.types import Message
 
@@ -109,48 +111,49 @@ def check_history(messages: Sequence[Message], fed: Rendered) -> Kept:
         in_place = message.get("role") not in _SYSTEM
         start = cursor if in_place else 0
         for kind, text in must_say(message):
-            at = covered.get((index, text))
-            if at is None or (in_place and at[0] < cursor):
-                at = _searched(message, kind, text, fed.text, start)
-                searched = searched or (at is not None and kind != "reasoning")
+            if not text.strip():
+                continue
+            known = covered.get((index, text))
+            if known is not None and (not in_place or known.start >= cursor):
+                start = max(start, known.end)
                 # "<think>x</think>A" -> "A": of an earlier reply the last part is enough.
-                if at is None and message.get("role") == "assistant":
-                    forgotten = True
-                    at = (start, start) if kind == "reasoning" else _last_part(text, fed.text, start)
-            if at is None:
+                forgotten = forgotten or not known.whole
+                continue
+            if kind == "reasoning" and fed.leaves:
+                forgotten = True
+                continue
+            end = find(fed.text, text, start)
+            if end is None:
                 raise RowRefused(
                     "message lost in the render",
                     f"message {index} ({message.get('role')}): {text[:60]!r} is not in the prompt",
                 )
-            start = max(start, at[1])
+            start, searched = end, True
         cursor = start if in_place else cursor
     return Kept(searched=searched, forgotten=forgotten)
 
 
-def _searched(message: Message, kind: str, text: str, fed: str, start: int) -> tuple[int, int] | None:
-    if not text.strip():
-        return start, start
-    end = find(fed, text, start)
-    return None if end is None else (start, end)
+class _Place(NamedTuple):
+    """Where a string came out, from its first to its last character, and whether all of it did."""
+
+    start: int
+    end: int
+    whole: bool
 
 
-def _last_part(text: str, fed: str, start: int) -> tuple[int, int] | None:
-    end = find(fed, _TAG.split(text)[-1], start)
-    return None if end is None else (start, end)
-
-
-def _coverage(rendered: Rendered) -> dict[tuple[int, str], tuple[int, int]]:
-    """For each string that came out whole, but for whitespace at its ends: where, by message and text."""
-    first: dict[int, tuple[int, int, int]] = {}
+def _coverage(rendered: Rendered) -> dict[tuple[int, str], _Place]:
+    """Where each string came out, by message and text: whole, or what follows the reasoning that it begins with."""
+    places: dict[int, tuple[int, int, int]] = {}
     for run in rendered.runs:
         if run.leaf >= 0:
-            start, _, count = first.get(run.leaf, (run.start, 0, 0))
-            first[run.leaf] = (start, run.end, count + run.end - run.start)
-    found: dict[tuple[int, str], tuple[int, int]] = {}
-    for number, (start, end, count) in first.items():
+            start, _, count = places.get(run.leaf, (run.start, 0, 0))
+            places[run.leaf] = (start, run.end, count + run.end - run.start)
+    found: dict[tuple[int, str], _Place] = {}
+    for number, (start, end, count) in places.items():
         leaf = rendered.leaves[number]
-        if count >= len(leaf.text.strip()):
-            found.setdefault((leaf.message, leaf.text), (start, end))
+        whole = count >= len(leaf.text.strip())
+        if whole or count >= len(leaf.text[inline_block(leaf.text) :].strip()):
+            found.setdefault((leaf.message, leaf.text), _Place(start, end, whole))
     return found
 
 

@@ -37,6 +37,9 @@ VERBS = {
     "doctor": Verb("Start", "Look at this machine: versions, devices, speed, memory, and what to mind."),
     "check": Verb("Data", "Know all that can be known of a recipe before step 0; every row is read."),
     "preview": Verb("Data", "See, token by token, what training would feed and what is graded."),
+    "plan": Verb(
+        "Train", "What a run will compute, hold and take, and what to change where it does not fit."
+    ),
     "train": Verb("Train", "Fine-tune a model by a recipe."),
     "resume": Verb("Train", "Go on with an interrupted run."),
     "pretrain": Verb("Train", "Train a new model on text, from random weights."),

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
+from rich.console import Console
 
 from burnish.cli.output import Output
+from burnish.cli.progress import RowsDone
 from burnish.cli.train import AsJson, Overrides, RecipePath
 from burnish.recipe.load import load_recipe
 from burnish.training.check import CheckReport, check_recipe
 
 
-def command(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def command(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    oracle: Annotated[
+        bool,
+        typer.Option(
+            "--oracle", help="Load the model too, and compare the first batch with plain transformers."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Read every row, encode it, and say in plain words what a run would do; exit 3 if an example breaks a rule."""
     output = Output(as_json=as_json)
-    report = check_recipe(load_recipe(recipe, overrides or []))
+    rows = RowsDone(Console(stderr=True))
+    try:
+        report = check_recipe(load_recipe(recipe, overrides or []), progress=rows.show, oracle=oracle)
+    finally:
+        rows.close()
     output.emit(report.as_dict())
     if not as_json:
         _print(report, output)
@@ -24,19 +42,26 @@ def command(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = F
 def _print(report: CheckReport, output: Output) -> None:
     kept = f"{report.kept:,} of {report.rows:,} rows kept, {report.held_out:,} of them held out"
     share = report.graded_tokens / report.tokens
-    output.say(f"{kept}; read and encoded at {report.rows_per_second:,.0f} rows/s")
+    when = "when the certificate was made; nothing changed since" if report.reused else "now"
+    output.say(f"{kept}; read, encoded and proved at {report.rows_per_second:,.0f} rows/s {when}")
     for source in report.formats:
         output.say(f"format  {source}")
     output.say(f"{report.views:,} sequences, {report.tokens:,} tokens, {share:.0%} of them graded")
     output.say("length  " + "  ".join(f"{name} {length}" for name, length in report.lengths.items()))
     output.say(f"chat template: {report.chat_template}; an answer ends at {' or '.join(report.stop_tokens)}")
     output.say(f"{report.steps:,} updates of a model of {report.num_parameters:,} parameters")
-    for title, counts in (("dropped", report.refused), ("cut", report.cut), ("counted", report.unusual)):
+    for title, counts in (("counted", report.unusual),):
         for reason, count in counts.items():
             output.say(f"  {title}: {count:,} {reason.replace('_', ' ')}")
     for finding in report.findings:
         output.say(f"  look at {finding.key} ({finding.saw}): {finding.advice}", style="yellow")
     for rule, count in report.violations.items():
-        output.say(f"  BROKEN in {count:,} sequences: {rule}", style="bold red")
+        output.say(f"  BROKEN {count:,} times: {rule}", style="bold red")
+        for example in report.examples.get(rule, ()):
+            message = "" if example["message"] is None else f" message {example['message']}:"
+            output.say(f"    {example['place']}:{message} {example['detail']}", style="red")
+    output.say(f"certificate: {report.certificate}")
+    if report.oracle is not None:
+        output.say(f"oracle: {report.oracle}")
     if report.ok:
         output.say("every sequence keeps the rules of grading", style="green")

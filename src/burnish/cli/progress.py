@@ -9,12 +9,15 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from burnish.training.events import Evaluated, Event, Ready, Sampled, Saved, Stepped, Stopped
+from burnish.training.events import Encoding, Evaluated, Event, Ready, Sampled, Saved, Stepped, Stopped
 
 QUIET_SECONDS = 10.0
 """Where there is no terminal to redraw, a step is printed at most this often."""
+
+SOON_SECONDS = 2.0
+"""What takes less is not reported on."""
 
 RECENT_STEPS = 20
 
@@ -34,19 +37,22 @@ class TrainingDisplay:
         self._task = self._live.add_task("training", numbers="", total=None)
         self._recent: deque[Stepped] = deque(maxlen=RECENT_STEPS)
         self._printed = 0.0
+        self._encoding = RowsDone(console)
 
     def __enter__(self) -> TrainingDisplay:
-        self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._encoding.close()
         self._live.stop()
 
     def show(self, event: Event) -> None:
         """Draw one event."""
         match event:
+            case Encoding():
+                self._encoding.show(event.rows, event.of)
             case Ready():
                 self._ready(event)
             case Stepped():
@@ -67,6 +73,8 @@ class TrainingDisplay:
                 self._stopped(event)
 
     def _ready(self, event: Ready) -> None:
+        self._encoding.close()
+        self._live.start()
         share = event.trainable / event.parameters
         self._say(f"[bold]{escape(str(event.run))}[/]")
         self._say(
@@ -98,6 +106,42 @@ class TrainingDisplay:
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
+
+
+class RowsDone:
+    """How far the encoding of rows is, shown only where it takes long enough to ask."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = self._printed = time.monotonic()
+        self._live: Progress | None = None
+
+    def show(self, done: int, total: int) -> None:
+        """So many rows of so many are done."""
+        now = time.monotonic()
+        if now - self._started < SOON_SECONDS:
+            return
+        if self._console.is_terminal:
+            if self._live is None:
+                self._live = Progress(
+                    TextColumn("encoding"),
+                    BarColumn(24),
+                    MofNCompleteColumn(),
+                    console=self._console,
+                    transient=True,
+                )
+                self._live.add_task("rows", total=total)
+                self._live.start()
+            self._live.update(self._live.task_ids[0], completed=done)
+        elif now - self._printed > QUIET_SECONDS:
+            self._printed = now
+            self._console.print(f"  {done:,} of {total:,} rows encoded", highlight=False)
+
+    def close(self) -> None:
+        """Take the line away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
 
 def describe_step(event: Stepped, recent: list[Stepped]) -> str:

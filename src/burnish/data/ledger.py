@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +47,15 @@ class Ledger:
         self._num_read = 0
         self._entries: list[Entry] = []
         self._dropped: set[int] = set()
+
+    @classmethod
+    def restored(cls, num_read: int, entries: Iterable[Entry]) -> Ledger:
+        """A ledger as it was when its entries were written."""
+        ledger = cls()
+        ledger._num_read = num_read
+        ledger._entries = list(entries)
+        ledger._dropped = {entry.row for entry in ledger._entries if entry.action == "dropped"}
+        return ledger
 
     def count_read(self, num_rows: int = 1) -> None:
         """Count rows as read; every row is counted, usable or not, and before it is dropped."""

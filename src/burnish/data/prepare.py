@@ -7,19 +7,17 @@ Each step hands on what it keeps and writes what it does not keep to the ledger.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Protocol
-
-import numpy as np
+from pathlib import Path
 
 from burnish.chat.encode import cut_answer
-from burnish.chat.refusal import RowRefused
 from burnish.data.ledger import Ledger
 from burnish.data.read import inspect_source, read_source
 from burnish.data.split import drop_duplicates, hold_out
+from burnish.data.store import EncodedRows, RowsWriter, StoredOrigins
+from burnish.data.workers import EncodedRow
 from burnish.errors import DataError
 from burnish.recipe.choices import BadRow, TooLong
 from burnish.recipe.schema import DatasetSource, Recipe
@@ -33,13 +31,11 @@ CHANGES = {
 """What an encoder counts that changes a row's text, and the ledger's words for it."""
 
 
-class Encodes(Protocol):
-    """Whoever turns a row into token sequences; `counts` tells what was out of the ordinary so far."""
+Encode = Callable[[Sequence[Row]], Iterable[EncodedRow]]
+"""Whoever turns rows into token sequences, in order; `data.workers` does."""
 
-    counts: Counter[str]
-
-    def encode(self, row: Row) -> list[Example]:
-        """The row's sequences; RowRefused where it cannot be graded exactly."""
+Inspect = Callable[[EncodedRow, Sequence[Example]], None]
+"""Told of every row that was encoded, and of what training will feed of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +56,14 @@ class Rows:
 class Prepared:
     """What training feeds: one tuple of sequences per row, as a row's turns may need several."""
 
-    train: list[tuple[Example, ...]]
-    held_out: list[tuple[Example, ...]]
-    origins: dict[int, Origin]
+    train: EncodedRows
+    held_out: EncodedRows
+    origins: Mapping[int, Origin]
     ledger: Ledger
 
     def fingerprint(self) -> str:
         """A hash of all ids and weights in order: equal for equal training data."""
-        digest = blake2b(digest_size=16)
-        for group in (self.train, self.held_out):
-            for view in (view for views in group for view in views):
-                digest.update(np.asarray(view.input_ids, dtype=np.int64).tobytes())
-                digest.update(np.asarray(view.weights, dtype=np.float32).tobytes())
-        return digest.hexdigest()
+        return blake2b(self.train.digest() + self.held_out.digest(), digest_size=16).hexdigest()
 
 
 def read_rows(recipe: Recipe) -> Rows:
@@ -98,10 +89,22 @@ def describe_formats(recipe: Recipe) -> list[str]:
     return [f"{name}: {format.format} ({'; '.join(format.reasons)})" for name, format in found]
 
 
-def encode_rows(rows: Rows, encoder: Encodes, recipe: Recipe) -> Prepared:
-    """Encode what was read and fit it to `max_length`; DataError where nothing graded is left to train on."""
-    train = _encode_all(rows.train, encoder, recipe, rows.ledger)
-    held_out = _encode_all(rows.held_out, encoder, recipe, rows.ledger)
+def encode_rows(
+    rows: Rows,
+    encode: Encode,
+    recipe: Recipe,
+    *,
+    folder: Path | None = None,
+    inspect: Inspect = lambda encoded, kept: None,
+) -> Prepared:
+    """Encode what was read and fit it to `max_length`; DataError where nothing graded is left to train on.
+
+    The encodings are kept in memory, or in `folder`: then in its `train` and `held_out`.
+    """
+    train, held_out = (
+        _encode_all(part, encode, recipe, rows.ledger, folder and folder / name, inspect)
+        for name, part in (("train", rows.train), ("held_out", rows.held_out))
+    )
     if not train:
         dropped = rows.ledger.counts()["dropped"]
         raise DataError(
@@ -109,8 +112,7 @@ def encode_rows(rows: Rows, encoder: Encodes, recipe: Recipe) -> Prepared:
             rule="a run trains on at least one graded token",
             remedy="look at the reasons: burnish check RECIPE; max_length and on_too_long decide what is too long",
         )
-    origins = {row.index: row.origin for row in [*rows.train, *rows.held_out]}
-    return Prepared(train, held_out, origins, rows.ledger)
+    return Prepared(train, held_out, StoredOrigins.of([*rows.train, *rows.held_out]), rows.ledger)
 
 
 def _read(sources: Sequence[DatasetSource], recipe: Recipe, ledger: Ledger) -> Iterator[Row]:
@@ -126,30 +128,31 @@ def _read(sources: Sequence[DatasetSource], recipe: Recipe, ledger: Ledger) -> I
 
 
 def _encode_all(
-    rows: Sequence[Row], encoder: Encodes, recipe: Recipe, ledger: Ledger
-) -> list[tuple[Example, ...]]:
-    kept: list[tuple[Example, ...]] = []
-    sources = list(recipe.val_datasets) + list(recipe.datasets)
-    for row in rows:
-        before = {key: encoder.counts[key] for key in CHANGES}
-        try:
-            views = encoder.encode(row)
-        except RowRefused as refusal:
-            _refuse(
-                Rejected(row.index, row.source, row.origin, refusal.reason, refusal.detail), recipe, ledger
-            )
-            continue
-        for key, words in CHANGES.items():
-            if encoder.counts[key] > before[key]:
-                ledger.change(row, words)
-        weight = sources[row.source].weight
-        if isinstance(row.content, Document):
-            kept += [
-                (_weighted(part, weight),) for view in views for part in windows(view, recipe.max_length)
-            ]
-        elif fitted := _fit(row, views, recipe, ledger):
-            kept.append(tuple(_weighted(view, weight) for view in fitted))
-    return kept
+    rows: Sequence[Row], encode: Encode, recipe: Recipe, ledger: Ledger, folder: Path | None, inspect: Inspect
+) -> EncodedRows:
+    kept = RowsWriter(folder)
+    sources = [*recipe.val_datasets, *recipe.datasets]
+    for encoded in encode(rows) if rows else ():
+        row = encoded.row
+        fitted: list[Example] = []
+        if encoded.refused:
+            _refuse(Rejected(row.index, row.source, row.origin, *encoded.refused), recipe, ledger)
+        else:
+            for key in CHANGES.keys() & encoded.unusual:
+                ledger.change(row, CHANGES[key])
+            fitted = [_weighted(v, sources[row.source].weight) for v in _fitted(encoded, recipe, ledger)]
+        # Of a long text every window is a row of its own; of a conversation all views are one row.
+        for views in [[view] for view in fitted] if isinstance(row.content, Document) else [fitted]:
+            if views:
+                kept.append(views)
+        inspect(encoded, fitted)
+    return kept.finish()
+
+
+def _fitted(encoded: EncodedRow, recipe: Recipe, ledger: Ledger) -> list[Example]:
+    if isinstance(encoded.row.content, Document):
+        return [part for view in encoded.views for part in windows(view, recipe.max_length)]
+    return _fit(encoded.row, encoded.views, recipe, ledger)
 
 
 def windows(view: Example, length: int) -> list[Example]:
@@ -173,6 +176,8 @@ def windows(view: Example, length: int) -> list[Example]:
 
 def _fit(row: Row, views: Sequence[Example], recipe: Recipe, ledger: Ledger) -> list[Example]:
     """The views that are kept within `max_length`; empty if the row is dropped. What is lost is entered."""
+    if all(len(view) <= recipe.max_length and any(view.weights) for view in views):
+        return list(views)
     kept = _within_length(row, views, recipe)
     lost = _graded(views) - _graded(kept)
     longest = max(map(len, views))

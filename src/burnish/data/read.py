@@ -129,7 +129,7 @@ def _records(source: Source, max_line_bytes: int) -> Iterator[Placed]:
     """Every record of the source's files, or of the hub, with its place."""
     # What exists here is read here: a folder `squad` is never taken for the hub's dataset `squad`.
     path = source.path
-    if not Path(path).exists() and _looks_like_hub(path):
+    if is_on_hub(path):
         from burnish.data.hub import read_hub  # importing `datasets` takes most of a second
 
         for line, record in read_hub(path, source.split):
@@ -141,9 +141,10 @@ def _records(source: Source, max_line_bytes: int) -> Iterator[Placed]:
             yield name, line, record
 
 
-def _looks_like_hub(path: str) -> bool:
-    """Whether a path that does not exist here has the form of a dataset's name on the hub."""
-    return path.count("/") <= 1 and not path.startswith((".", "/", "~")) and not suffix_of(Path(path))
+def is_on_hub(path: str) -> bool:
+    """Whether a path does not exist here, and has the form of a dataset's name on the hub."""
+    looks = path.count("/") <= 1 and not path.startswith((".", "/", "~")) and not suffix_of(Path(path))
+    return looks and not Path(path).exists()
 
 
 def _read_file(file: Path, max_line_bytes: int) -> Iterator[Numbered]:

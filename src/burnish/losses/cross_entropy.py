@@ -273,32 +273,49 @@ def _grade_block(
     """Every case: branch points, weights, smoothing, z-loss, scaled and capped logits. `z`, a copy, is used up."""
     rows, targets, weights = grading.row_of, grading.targets, grading.weights.to(z.dtype)
     smoothing, zeta = grading.label_smoothing, grading.z_loss
-    if rule.scale != 1.0:
-        z *= rule.scale
-    if rule.softcap is not None:
-        z.div_(rule.softcap).tanh_().mul_(rule.softcap)
-    at_target, lse = z[rows, targets], torch.logsumexp(z, -1)[rows]
-    nll = lse - at_target
-    value = nll + zeta * lse**2
-    if smoothing:
-        value += smoothing * (at_target - z.mean(-1)[rows])
-    summed = weighted_sum(value, weights)
+    _apply(rule, z)
+    at_target = z[rows, targets]
+    above_mean = at_target - z.mean(-1)[rows] if smoothing else 0.0
+    slope = (1 - (z / rule.softcap) ** 2) * rule.scale if rule.softcap is not None and keep else None
+    on_device = None if z.device.type == "cpu" else torch.logsumexp(z, -1)[rows] - at_target
+    p = torch.softmax(z, -1, out=z)
+    nll = _surprise(p, logits, grading, rule) if on_device is None else on_device
+    lse = nll + at_target
+    summed = weighted_sum(nll + zeta * lse**2 + smoothing * above_mean, weights)
     if not keep:
         return summed, nll
-    slope = None if rule.softcap is None else (1 - (z / rule.softcap) ** 2) * rule.scale
-    p = torch.softmax(z, -1, out=z)
     # d/dz: the softmax counts once per target, the target itself is taken away, smoothing spreads that over all.
-    counts = p.new_zeros(len(p))
-    p *= counts.index_add(0, rows, weights * (1 + 2 * zeta * lse))[:, None]
+    none = p.new_zeros(len(p))
+    counts = none.index_add(0, rows, weights * (1 + 2 * zeta * lse) if zeta else weights)
+    if p.device.type != "cpu" or not bool((counts == 1).all()):
+        p *= counts[:, None]
     p.index_put_((rows, targets), (smoothing - 1) * weights, accumulate=True)
     if smoothing:
-        p -= counts.index_add(0, rows, weights * (smoothing / p.shape[1]))[:, None]
+        p -= none.index_add(0, rows, weights * (smoothing / p.shape[1]))[:, None]
     if slope is not None:
         p *= slope
     elif rule.scale != 1.0:
         p *= rule.scale
     logits.copy_(p)
     return summed, nll
+
+
+def _apply(rule: LogitRule, z: Tensor) -> Tensor:
+    """What the model does to its head's output, in place."""
+    if rule.scale != 1.0:
+        z *= rule.scale
+    return z if rule.softcap is None else z.div_(rule.softcap).tanh_().mul_(rule.softcap)
+
+
+def _surprise(p: Tensor, logits: Tensor, grading: Grading, rule: LogitRule) -> Tensor:
+    """-ln of each target's probability in `p`, from `logits` where it is too small to be taken from there."""
+    shares = p[grading.row_of, grading.targets]
+    nll = -shares.log()
+    tiny = (shares <= TINY).nonzero()[:, 0]
+    if len(tiny):
+        z = _apply(rule, logits[grading.row_of[tiny]].to(p.dtype))
+        nll[tiny] = F.cross_entropy(z, grading.targets[tiny], reduction="none")
+    return nll
 
 
 def token_nll(logits: Tensor, targets: Tensor) -> Tensor:

@@ -188,6 +188,7 @@ def first_rows(pack: Pack, count: int) -> Pack:
             weights=pack.weights[mine],
             sources=pack.sources[mine],
             rows=pack.rows,
+            leaves=(0,) * len(pack.leaves),
         )
     return pack
 

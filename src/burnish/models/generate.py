@@ -22,15 +22,26 @@ class Generation:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within the block dropout is off and no gradient is kept; after it, modes are as they were."""
-    was_training = model.training
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Within the block every module is in evaluation mode; after it, each is in the mode that it was in.
+
+    Each by itself: PEFT's wrapper is in training mode around a base that is not, and `model.train(True)` would turn
+    the base's dropout on, in a run that was evaluated, and not in one that was resumed.
+    """
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
-        model.train(was_training)
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within the block dropout is off and no gradient is kept; after it, modes are as they were."""
+    with without_dropout(model), torch.no_grad():
+        yield
 
 
 def generate(

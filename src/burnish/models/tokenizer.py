@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import get_json_schema
 
-from burnish.chat.encode import Encoder
-from burnish.chat.grade import TrainOn
-from burnish.chat.reasoning import Reasoning
+from burnish.chat.cell import BoundedTemplate
+from burnish.chat.encode import Encoder, EncoderSpec
 from burnish.chat.template import CHATML, ChatTemplate, spelled_controls
+from burnish.data.reject import ConversionError
+from burnish.data.tools import read_calls, read_tools
 from burnish.errors import DataError
+from burnish.models.identity import ChatIdentity, read_identity
 from burnish.models.locate import locate
 from burnish.types import Message
 
 Prompt = str | Sequence[Message]
+Tool = Mapping[str, Any] | Callable[..., Any]
+"""A tool that a prompt offers: its JSON schema, or a Python function with types and a docstring."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,9 @@ class ChatTokenizer:
 
     `new_ids` are tokens that the base model has no trained row for; `like` names a token with a trained row that a
     new one does the work of: the end of a turn starts as the end of text, whose place the base knows.
-    `template` is None for a base model that is only to continue text: its prompts are plain text.
+    `template` is None for a base model that is only to continue text: its prompts are plain text. It renders in a
+    child process. `unswitched` is the template before the encoder turned its reasoning off, if it did.
+    `options` are those of the encoder; `other_stop_ids` were graded elsewhere (see `take_in`).
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -35,6 +44,9 @@ class ChatTokenizer:
     new_ids: tuple[int, ...]
     like: dict[int, int]
     template_origin: str
+    unswitched: BoundedTemplate | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    other_stop_ids: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.tokenizer)
@@ -42,15 +54,47 @@ class ChatTokenizer:
     @property
     def stop_ids(self) -> list[int]:
         """The ids that end an answer: the template's ends of a turn and the end of text."""
-        return sorted(self.encoder.stop_ids)
+        return sorted(self.encoder.stop_ids | self.other_stop_ids)
 
-    def prompt_ids(self, prompt: Prompt) -> list[int]:
+    @property
+    def spec(self) -> EncoderSpec:
+        """What a worker builds the same encoder from."""
+        backend = self.tokenizer.backend_tokenizer.to_str()
+        template = self.unswitched and self.unswitched.plain
+        return EncoderSpec(template, backend, str(self.tokenizer.eos_token), **self.options)
+
+    @property
+    def identity(self) -> ChatIdentity:
+        """What serving must have in common with training."""
+        template = self.template
+        return ChatIdentity(
+            template_sha256=template.sha256 if template else None,
+            date=template.date.isoformat() if template and template.is_dated else None,
+            chat_template_kwargs=template.chat_template_kwargs if template else {},
+            stop_ids=self.stop_ids,
+        )
+
+    def take_in(self, stop_ids: Iterable[int], counts: Mapping[str, int]) -> None:
+        """Learn what encoders in other processes graded as stop tokens and counted as unusual."""
+        self.other_stop_ids.update(stop_ids)
+        self.encoder.counts.update(counts)
+
+    def prompt_ids(self, prompt: Prompt, tools: Sequence[Tool] | None = None) -> list[int]:
         """What inference feeds for a prompt: a string is one user message, or plain text without a template."""
         if self.template is None:
             text = prompt if isinstance(prompt, str) else "\n".join(str(m["content"]) for m in prompt)
             return list(self.tokenizer(text)["input_ids"])
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        return self.encoder.prompt_ids(messages)
+        try:
+            asked = [_with_calls(message) for message in messages]
+            offered = read_tools([_schema(tool) for tool in tools or ()])
+        except ConversionError as error:
+            raise DataError(
+                f"{error.reason}: {error.detail}",
+                rule="tools and tool calls of a prompt have the form that rows have",
+                remedy="give a tool as a JSON schema or a Python function, arguments as an object or its JSON",
+            ) from None
+        return self.encoder.prompt_ids(asked, offered)
 
     def decode_answer(self, ids: Iterable[int]) -> str:
         """An answer as text, without special tokens."""
@@ -62,18 +106,27 @@ def load_chat_tokenizer(
     *,
     chat_template: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
-    train_on: TrainOn = "all",
-    reasoning: Reasoning = "keep",
+    date: datetime.date | None = None,
     chat: bool = True,
+    **options: Any,
 ) -> ChatTokenizer:
     """The tokenizer of `name` with its own chat template, or the one in the file `chat_template`.
 
     With `chat`, a tokenizer without a template gets ChatML and that template's two tokens; without it, it stays
     as it is and prompts are plain text. A template from a file brings the control tokens that the vocabulary lacks.
+    Of a model that burnish trained, the template must be the one it was trained with, and the date and variables of
+    training hold where no others are given. `options` are those of `chat.encode.Encoder`.
     """
     tokenizer = _load(name)
     source, origin = _template_source(tokenizer, chat_template)
     given = chat_template is not None or source is None
+    trained = None if given else read_identity(locate(name))
+    if trained is not None and source is not None:
+        trained.require(
+            ChatTemplate(source, special_tokens=_special_tokens(tokenizer), **trained.settings), name
+        )
+        chat_template_kwargs = chat_template_kwargs or trained.chat_template_kwargs
+        date = date or trained.settings["date"]
     if source is None and chat:
         source, origin = CHATML, "ChatML, for the model has no chat template of its own"
     template = None
@@ -81,14 +134,33 @@ def load_chat_tokenizer(
     like: dict[int, int] = {}
     if source is not None:
         tokenizer.chat_template = source
-        template = ChatTemplate(
-            source, special_tokens=_special_tokens(tokenizer), chat_template_kwargs=chat_template_kwargs
+        template = BoundedTemplate(
+            ChatTemplate(
+                source,
+                special_tokens=_special_tokens(tokenizer),
+                chat_template_kwargs=chat_template_kwargs,
+                date=date,
+            )
         )
-        if given:
+    with template.probed() if template else nullcontext():
+        if template and given:
             new_ids, like = _add_controls(tokenizer, template)
-    encoder = Encoder(template, tokenizer, train_on=train_on, reasoning=reasoning)
+        encoder = Encoder(template, tokenizer, **options)
+    stops = set(trained.stop_ids) if trained else set()
     # With reasoning off, the template's own switch is part of what it is asked with from now on.
-    return ChatTokenizer(tokenizer, encoder.template, encoder, tuple(new_ids), like, origin)
+    return ChatTokenizer(
+        tokenizer, encoder.template, encoder, tuple(new_ids), like, origin, template, options, stops
+    )
+
+
+def _with_calls(message: Message) -> Message:
+    """The message with its tool calls as rows have them: arguments written as a string of JSON become an object."""
+    calls = message.get("tool_calls")
+    return {**message, "tool_calls": read_calls(calls)} if calls else message
+
+
+def _schema(tool: Tool) -> Any:
+    return get_json_schema(tool) if callable(tool) else tool
 
 
 def _load(name: str) -> PreTrainedTokenizerBase:

@@ -156,6 +156,11 @@ class Recipe(Keys):
         default=True, description="Lay examples end to end with no padding; the loss is the same."
     )
 
+    share_prefixes: bool = Field(
+        default=True,
+        description="Compute what rows of a micro-batch begin with alike once; the loss is the same.",
+    )
+
     # What is trained
     adapter: Adapter = Field(
         default=Adapter.FULL, description="Train every weight, or low-rank matrices (`lora`)."

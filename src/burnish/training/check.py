@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from burnish.data.prepare import Prepared, describe_formats
+from burnish.data.workers import Progress
 from burnish.models.load import context_length, count_parameters
-from burnish.models.tokenizer import ChatTokenizer
 from burnish.recipe.advice import Finding, advise
 from burnish.recipe.load import LoadedRecipe, fit_to_size
 from burnish.recipe.schema import Recipe
-from burnish.training.session import encode_recipe, plan_of
-from burnish.types import Example
+from burnish.training.certificate import Certified, certify
+from burnish.training.counsel import counsel
+from burnish.training.oracle import settle
+from burnish.training.session import open_session, plan_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +30,10 @@ class CheckReport:
     tokens: int
     graded_tokens: int
     violations: dict[str, int]
+    examples: dict[str, list[dict[str, Any]]]
     refused: dict[str, int]
     cut: dict[str, int]
+    changes: dict[str, int]
     unusual: dict[str, int]
     rows_per_second: float
     lengths: dict[str, int]
@@ -41,6 +42,9 @@ class CheckReport:
     num_parameters: int
     chat_template: str
     stop_tokens: list[str]
+    certificate: str
+    reused: bool
+    oracle: str | None
     findings: list[Finding]
 
     @property
@@ -55,71 +59,55 @@ class CheckReport:
         return {"ok": self.ok, **fields, "findings": findings}
 
 
-def check_recipe(loaded: LoadedRecipe) -> CheckReport:
-    """Read and encode every row as training would; BurnishError where training would not start."""
+def check_recipe(
+    loaded: LoadedRecipe, *, progress: Progress = lambda done, total: None, oracle: bool = False
+) -> CheckReport:
+    """Certify every row as training would; BurnishError where training would not start.
+
+    With `oracle` the model is loaded, and its fast path compared with plain transformers on the first batch.
+    """
     num_parameters = count_parameters(loaded.recipe.model)
     recipe = fit_to_size(loaded, num_parameters).recipe
-    started = time.perf_counter()
-    tokenizer, data = encode_recipe(recipe)
-    seconds = time.perf_counter() - started
-    counts = data.ledger.counts()
-    views = [view for group in [*data.train, *data.held_out] for view in group]
-    lengths = np.array([len(view) for view in views])
+    certified = certify(recipe, progress=progress)
+    certificate, data = certified.certificate, certified.data
+    lengths = np.concatenate([data.train.lengths, data.held_out.lengths])
     return CheckReport(
-        rows=counts["read"],
-        kept=counts["used"],
-        held_out=len(data.held_out),
-        views=len(views),
-        tokens=int(lengths.sum()),
-        graded_tokens=sum(view.num_graded for view in views),
-        violations=dict(Counter(rule for view in views for rule in broken_rules(view, tokenizer))),
-        refused=counts["dropped"],
-        cut=counts["cut"],
-        unusual=dict(tokenizer.encoder.counts),
-        rows_per_second=round(counts["read"] / seconds, 1),
+        rows=certificate.rows,
+        kept=certificate.kept,
+        held_out=certificate.held_out,
+        views=certificate.views,
+        tokens=certificate.tokens,
+        graded_tokens=certificate.graded_tokens,
+        violations=certificate.violations,
+        examples=certificate.examples,
+        refused=certificate.refused,
+        cut=certificate.cut,
+        changes=certificate.changes,
+        unusual=certificate.unusual,
+        rows_per_second=certificate.rows_per_second,
         lengths={f"p{share}": int(np.percentile(lengths, share)) for share in (5, 50, 95, 100)},
-        formats=describe_formats(recipe),
+        formats=certificate.formats,
         steps=plan_of(recipe, len(data.train)).num_steps,
         num_parameters=num_parameters,
-        chat_template=tokenizer.template_origin,
-        stop_tokens=[str(tokenizer.tokenizer.convert_ids_to_tokens(i)) for i in tokenizer.stop_ids],
+        chat_template=certified.tokenizer.template_origin,
+        stop_tokens=certificate.stop_tokens,
+        certificate=str(certified.path),
+        reused=certified.reused,
+        oracle=_ask(recipe, certified) if oracle else None,
         findings=[
             *advise(recipe, num_rows=len(data.train), num_parameters=num_parameters),
-            *_findings(recipe, tokenizer, data),
+            *_findings(recipe, certified),
+            *counsel(certificate),
         ],
     )
 
 
-def broken_rules(view: Example, tokenizer: ChatTokenizer) -> Iterator[str]:
-    """The rules of grading that a sequence breaks, looking only at its ids and weights."""
-    bos = tokenizer.tokenizer.bos_token_id
-    stops = frozenset(tokenizer.stop_ids)
-    spans = list(graded_spans(view.weights))
-    if not spans:
-        yield "nothing graded"
-    if view.weights[0] != 0.0:
-        yield "first token graded"
-    if bos is not None and bos not in stops and list(view.input_ids[:2]) == [bos, bos]:
-        yield "two BOS"
-    if view.turns and view.cut == 0:
-        if any(view.input_ids[end - 1] not in stops for _, end in spans):
-            yield "turn without its stop token"
-        if any(view.input_ids[k] in stops for start, end in spans for k in range(start, end - 1)):
-            yield "stop token inside a turn"
+def _ask(recipe: Recipe, certified: Certified) -> str:
+    return str(settle(open_session(recipe, certified.tokenizer, certified.data)))
 
 
-def graded_spans(weights: Sequence[float]) -> Iterator[tuple[int, int]]:
-    """Runs of graded tokens as (start, end): `0 1 1 0 1` has (1, 3) and (4, 5)."""
-    start = None
-    for k, weight in enumerate([*weights, 0.0]):
-        if weight and start is None:
-            start = k
-        elif not weight and start is not None:
-            yield start, k
-            start = None
-
-
-def _findings(recipe: Recipe, tokenizer: ChatTokenizer, data: Prepared) -> Iterator[Finding]:
+def _findings(recipe: Recipe, certified: Certified) -> Iterator[Finding]:
+    tokenizer, train = certified.tokenizer, certified.data.train
     limit = context_length(recipe.model)
     if limit is not None and recipe.max_length > limit:
         yield Finding(
@@ -134,7 +122,6 @@ def _findings(recipe: Recipe, tokenizer: ChatTokenizer, data: Prepared) -> Itera
             tokenizer.template_origin,
             f"the base never saw {names}: their rows start from known ones and are trained",
         )
-    examples = [view for group in data.train for view in group]
-    share = sum(view.num_graded for view in examples) / sum(map(len, examples))
+    share = train.num_graded / train.num_tokens
     if share < 0.05:
         yield Finding("datasets", f"{share:.1%} of tokens graded", "almost all the work is on context")

@@ -8,6 +8,14 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class Encoding:
+    """Rows are being encoded and proved; nothing is written down of it."""
+
+    rows: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """All is known before step 0: what will be trained, on what, for how long."""
 
@@ -73,4 +81,4 @@ class Stopped:
     why: str
 
 
-Event = Ready | Stepped | Evaluated | Sampled | Saved | Stopped
+Event = Encoding | Ready | Stepped | Evaluated | Sampled | Saved | Stopped

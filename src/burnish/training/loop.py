@@ -53,7 +53,10 @@ def save(session: Session, run: RunDirectory) -> Saved:
         state.step,
         weights=session.masters.parameters,
         optimizer=session.optimizer.state(),
-        state=dataclasses.asdict(resting),
+        state={
+            **dataclasses.asdict(resting),
+            "template_sha256": session.tokenizer.identity.template_sha256,
+        },
     )
     prune(run.checkpoints, keep=session.recipe.save_total_limit, protect={state.step, state.best_step})
     return Saved(state.step, path)

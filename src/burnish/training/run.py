@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import platform
 import re
 import signal
@@ -27,11 +28,14 @@ from burnish.recipe.describe import resolved_yaml
 from burnish.recipe.drift import refuse_drift
 from burnish.recipe.load import LoadedRecipe, fit_to_size, load_recipe
 from burnish.recipe.schema import Recipe
+from burnish.training.certificate import certify
+from burnish.training.continuity import refuse_other_data, refuse_other_template
 from burnish.training.directory import RunDirectory, create_run, open_run
-from burnish.training.events import Event, Ready
+from burnish.training.events import Encoding, Event, Ready
 from burnish.training.loop import training_loop
+from burnish.training.oracle import settle
 from burnish.training.record import Record
-from burnish.training.session import Session, TrainState, encode_recipe, open_session
+from burnish.training.session import Session, TrainState, open_session
 
 Show = Callable[[Event], None]
 
@@ -71,8 +75,10 @@ def train(loaded: LoadedRecipe, *, from_scratch: bool = False, show: Show = lamb
         (run.path / "resolved.yaml").write_text(resolved_yaml(loaded), encoding="utf-8")
         if loaded.path is not None:
             (run.path / "recipe.yaml").write_bytes(loaded.path.read_bytes())
-        run.write("environment.json", {**environment(settings), "from_scratch": from_scratch})
-        return _train_in(run, recipe, show, resuming=False)
+        # A template that prints a date prints that of the first day, whenever the run is gone on with.
+        today = datetime.date.today().isoformat()
+        run.write("environment.json", {**environment(settings), "from_scratch": from_scratch, "date": today})
+        return _train_in(run, recipe, show)
 
 
 def resume(
@@ -94,23 +100,37 @@ def resume(
     with run.locked():
         if changes:
             (run.path / "resolved.yaml").write_text(resolved_yaml(asked), encoding="utf-8")
-        return _train_in(run, asked.recipe, show, resuming=True, other_data="data" in allow_change)
+        return _train_in(run, asked.recipe, show, resuming=True, allow=allow_change)
 
 
 def prepare(recipe: Recipe, *, from_scratch: bool = False) -> Session:
-    """All of a run before its first step: rows read and encoded, model loaded, updates planned."""
-    tokenizer, data = encode_recipe(recipe)
-    return open_session(recipe, tokenizer, data, from_scratch=from_scratch)
+    """All of a run before its first step: rows read, encoded and proved, model loaded, updates planned."""
+    certified = certify(recipe)
+    certified.certificate.require()
+    return open_session(recipe, certified.tokenizer, certified.data, from_scratch=from_scratch)
 
 
 def _train_in(
-    run: RunDirectory, recipe: Recipe, show: Show, *, resuming: bool, other_data: bool = False
+    run: RunDirectory, recipe: Recipe, show: Show, *, resuming: bool = False, allow: Collection[str] = ()
 ) -> RunResult:
     with _memory_errors(recipe):
-        session = prepare(recipe, from_scratch=run.read("environment.json")["from_scratch"])
-        if resuming and not other_data:
-            _refuse_other_data(session, run)
-        notes = _restore(session, run) if resuming else []
+        settings = run.read("environment.json")
+        date = datetime.date.fromisoformat(settings["date"]) if "date" in settings else None
+        certified = certify(recipe, date=date, progress=lambda done, total: show(Encoding(done, total)))
+        certified.certificate.write(run.path / "certificate.json")
+        certified.certificate.require()
+        if resuming:
+            refuse_other_template(run, certified.tokenizer.identity.template_sha256, allow=allow)
+            refuse_other_data(run, certified.data.fingerprint(), allow=allow)
+        session = open_session(
+            recipe, certified.tokenizer, certified.data, from_scratch=settings["from_scratch"]
+        )
+        # A resumed run was asked at its start, and goes on as it was.
+        notes = _restore(session, run) if resuming else [f"oracle: {settle(session)}"]
+        if certified.reused:
+            notes.append(
+                f"nothing changed since {certified.path} was made: no row is rendered or tokenised again"
+            )
         session.data.ledger.write(run.path / "ledger.jsonl")
         run.write("plan.json", describe_plan(session))
         record = Record(
@@ -156,18 +176,6 @@ def _restore(session: Session, run: RunDirectory) -> list[str]:
     return [*complaints, f"resuming after step {checkpoint.step}"]
 
 
-def _refuse_other_data(session: Session, run: RunDirectory) -> None:
-    if not (run.path / "plan.json").exists():  # killed while the data was read: nothing was trained yet
-        return
-    before, now = run.read("plan.json")["data"], session.data.fingerprint()
-    if before != now:
-        raise UsageError(
-            f"{run.path} began with training data {before}, and its datasets now give {now}",
-            rule="a resumed run is the same run: the same rows, encoded the same",
-            remedy="restore the data, or say --allow-change=data",
-        )
-
-
 def _finish(session: Session, run: RunDirectory) -> RunResult:
     """Export (the best weights where early stopping is on, else the last) and write the summary."""
     state = session.state
@@ -181,7 +189,9 @@ def _finish(session: Session, run: RunDirectory) -> RunResult:
         if isinstance(session.model, PeftModel):
             session.model.save_pretrained(run.adapter)
             tokenizer.tokenizer.save_pretrained(run.adapter)
+            tokenizer.identity.write(run.adapter)
         save_model(merged(session.model), tokenizer.tokenizer, run.final, stop_ids=tokenizer.stop_ids)
+        tokenizer.identity.write(run.final)
     result = RunResult(
         run=run.path,
         final=run.final,
@@ -204,24 +214,24 @@ def _row_counts(session: Session) -> dict[str, Any]:
 
 def describe_plan(session: Session) -> dict[str, Any]:
     """The plan in numbers, as plan.json holds it."""
-    train = [example for views in session.data.train for example in views]
-    tokens, graded = sum(map(len, train)), sum(example.num_graded for example in train)
+    train = session.data.train
     return {
         "steps": session.plan.num_steps,
         "steps_per_epoch": session.plan.steps_per_epoch,
         "data": session.data.fingerprint(),
-        "rows": len(session.data.train),
-        "sequences": len(train),
+        "rows": len(train),
+        "sequences": train.num_views,
         "held_out_rows": len(session.data.held_out),
-        "tokens_per_epoch": tokens,
-        "graded_tokens_per_epoch": graded,
-        "longest": max(map(len, train)),
+        "tokens_per_epoch": train.num_tokens,
+        "graded_tokens_per_epoch": train.num_graded,
+        "longest": int(train.lengths.max()),
         "trainable_parameters": session.trainable.parameters,
         "parameters": session.trainable.of,
         "adapter_modules": list(session.trainable.modules),
         "new_token_ids": list(session.tokenizer.new_ids),
         "stop_ids": session.tokenizer.stop_ids,
         "chat_template": session.tokenizer.template_origin,
+        "template_sha256": session.tokenizer.identity.template_sha256,
         "one_by_one": session.why_unpacked,
     }
 

@@ -14,13 +14,15 @@ from burnish.adapters.apply import Trainable, apply_adapter, describe_trainable
 from burnish.data.pack import Pack, pack_all
 from burnish.data.plan import Plan
 from burnish.data.prepare import Prepared, encode_rows, read_rows
+from burnish.data.workers import Workers
 from burnish.models.forward import Forward, open_forward, why_unpacked
 from burnish.models.load import add_token_rows, load_model, start_model, vocabulary_tables
-from burnish.models.tokenizer import ChatTokenizer, load_chat_tokenizer
+from burnish.models.tokenizer import ChatTokenizer
 from burnish.optim.build import Optimizer
 from burnish.optim.masters import Masters
 from burnish.optim.schedule import Schedule, warmup_length
 from burnish.recipe.schema import Recipe
+from burnish.training.certificate import recipe_tokenizer
 from burnish.types import Example
 
 TOKENS_PER_PASS = {"cpu": 2048, "cuda": 16_384}
@@ -64,34 +66,59 @@ class Session:
 
     def packs(self, examples: Sequence[Example]) -> list[Pack]:
         """Examples laid out as micro-batches."""
-        return lay_out(examples, self.recipe, vocab_size=len(self.tokenizer), forward=self.forward)
+        return _lay_out_for(self.forward, examples, self.recipe, vocab_size=len(self.tokenizer))
 
 
-def lay_out(examples: Sequence[Example], recipe: Recipe, *, vocab_size: int, forward: Forward) -> list[Pack]:
-    """Examples as packs whose size follows from `micro_batch_size`, or from the device where that is `auto`."""
-    automatic = TOKENS_PER_PASS.get(forward.device.type, 2048)
-    if forward.holds_all_logits:
+def lay_out(
+    examples: Sequence[Example],
+    recipe: Recipe,
+    *,
+    vocab_size: int,
+    packed: bool,
+    device: str = "cpu",
+    all_logits: bool = False,
+) -> list[Pack]:
+    """Examples as packs whose size follows from `micro_batch_size`, or from the device where that is `auto`.
+
+    `all_logits` says that a pack's logits are made at once, which a large vocabulary makes large.
+    """
+    automatic = TOKENS_PER_PASS.get(device, 2048)
+    if all_logits:
         automatic = min(automatic, max(1024, LOGITS_PER_PASS // vocab_size))
-    if not forward.packed:
+    if not packed:
         return pack_all(examples, max_tokens=automatic, max_rows=1)
     if recipe.micro_batch_size == "auto":
-        return pack_all(examples, max_tokens=automatic)
+        return pack_all(examples, max_tokens=automatic, share_prefixes=recipe.share_prefixes)
     longest = max(len(example) for example in examples)
-    return pack_all(examples, max_tokens=longest * recipe.micro_batch_size, max_rows=recipe.micro_batch_size)
+    return pack_all(
+        examples,
+        max_tokens=longest * recipe.micro_batch_size,
+        max_rows=recipe.micro_batch_size,
+        share_prefixes=recipe.share_prefixes,
+    )
+
+
+def _lay_out_for(
+    forward: Forward, examples: Sequence[Example], recipe: Recipe, *, vocab_size: int
+) -> list[Pack]:
+    return lay_out(
+        examples,
+        recipe,
+        vocab_size=vocab_size,
+        packed=forward.packed,
+        device=forward.device.type,
+        all_logits=forward.holds_all_logits,
+    )
 
 
 def encode_recipe(recipe: Recipe) -> tuple[ChatTokenizer, Prepared]:
-    """Read and encode every row of a recipe, with the tokenizer and template that its model will be asked with."""
+    """Read and encode every row of a recipe, in memory, as training would; nothing is kept or proved."""
     rows = read_rows(recipe)
-    tokenizer = load_chat_tokenizer(
-        recipe.tokenizer or recipe.model,
-        chat_template=recipe.chat_template,
-        chat_template_kwargs=recipe.chat_template_kwargs,
-        train_on=recipe.train_on.value,
-        reasoning=recipe.reasoning.value,
-        chat=rows.has_conversations,
-    )
-    return tokenizer, encode_rows(rows, tokenizer.encoder, recipe)
+    tokenizer = recipe_tokenizer(recipe, chat=rows.has_conversations)
+    with Workers(tokenizer.spec, num_rows=len(rows.train) + len(rows.held_out)) as workers:
+        data = encode_rows(rows, workers.encode_all, recipe)
+    tokenizer.take_in(workers.stop_ids, workers.counts)
+    return tokenizer, data
 
 
 def open_session(
@@ -107,11 +134,15 @@ def open_session(
     masters = Masters(model, compute=getattr(torch, recipe.dtype.value))
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+        # transformers checkpoints a layer in training mode only, and loads every model in evaluation mode.
+        for module in model.modules():
+            if getattr(module, "gradient_checkpointing", False):
+                module.training = True
     plan = plan_of(recipe, len(data.train))
     warmup = warmup_length(
         plan.num_steps, warmup_steps=recipe.warmup_steps, warmup_ratio=recipe.warmup_ratio or 0.0
     )
-    held_out = [example for views in data.held_out for example in views]
+    held_out = list(data.held_out.views())
     forward = open_forward(model, packed=why is None, compiled=recipe.compile)
     return Session(
         recipe=recipe,
@@ -129,7 +160,7 @@ def open_session(
             embeddings=_embedding_names(model, tables),
         ),
         trainable=describe_trainable(model),
-        held_out=lay_out(held_out, recipe, vocab_size=len(tokenizer), forward=forward) if held_out else [],
+        held_out=_lay_out_for(forward, held_out, recipe, vocab_size=len(tokenizer)) if held_out else [],
         why_unpacked=why,
     )
 

@@ -1,0 +1,91 @@
+"""`burnish plan RECIPE`: what a run will compute, hold and take, before it is started."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from burnish.cli.output import Output
+from burnish.cli.progress import RowsDone
+from burnish.cli.train import AsJson, Overrides, RecipePath
+from burnish.recipe.load import load_recipe
+from burnish.training.forecast import GB
+from burnish.training.planning import PlanReport, plan_recipe
+
+
+def command(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    hardware: Annotated[
+        str | None,
+        typer.Option(help="Forecast for an accelerator that is not at hand: A100-80G, H100, 4090, ..."),
+    ] = None,
+    devices: Annotated[int, typer.Option(min=1, help="How many of them, the states shared out.")] = 1,
+    measure: Annotated[bool, typer.Option(help="Take two steps of the real model on this machine.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a run takes: tokens, packs, memory by part, time; and what to change where it does not fit."""
+    output = Output(as_json=as_json)
+    rows = RowsDone(Console(stderr=True))
+    try:
+        report = plan_recipe(
+            load_recipe(recipe, overrides or []),
+            hardware=hardware,
+            devices=devices,
+            measure=measure,
+            progress=rows.show,
+        )
+    finally:
+        rows.close()
+    output.emit(report.as_dict())
+    if not as_json:
+        _print(report, output)
+
+
+def _print(report: PlanReport, output: Output) -> None:
+    forecast, memory = report.forecast, report.forecast.memory
+    output.say(
+        f"{forecast.anatomy.parameters:,} parameters, {forecast.trained:,} of them trained; "
+        f"{forecast.work.steps:,} updates"
+    )
+    for line in report.survey.describe(report.pack_tokens):
+        output.say(line)
+    parts = {
+        "weights": memory.weights,
+        "fp32 masters": memory.masters,
+        "gradients": memory.gradients,
+        "optimiser": memory.optimizer,
+        "interpreter and libraries": memory.process,
+        f"activations ({report.pack_tokens:,} tokens a pass)": memory.activations,
+        "logits (one chunk)": memory.logits,
+        "all, with a tenth in reserve": memory.total,
+    }
+    output.table(("memory", "GB"), [(name, f"{size / GB:,.2f}") for name, size in parts.items()])
+    if forecast.measured is not None:
+        step = forecast.measured
+        output.say(
+            f"measured: a step of {step.tokens:,} tokens took {step.seconds:.2f} s "
+            f"({step.tokens / step.seconds:,.0f} tokens/s, {forecast.rate / 1e9:,.0f} GFLOP/s), "
+            f"and the process held {step.peak_bytes / GB:,.2f} GB at most"
+        )
+    basis = "" if forecast.measured else f" if training reaches {forecast.share_of_peak}"
+    output.say(
+        f"on {_devices(forecast.device, forecast.devices)}: {forecast.needed / GB:,.2f} of "
+        f"{forecast.device_memory / GB:,.0f} GB, {_duration(forecast.seconds)}{basis}"
+    )
+    for change in report.changes:
+        output.say(f"  {change}", style="yellow")
+
+
+def _devices(name: str, number: int) -> str:
+    return name if number == 1 else f"each of {number} {name}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them: "1 h 12 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

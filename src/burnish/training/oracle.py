@@ -1,0 +1,276 @@
+"""The step-0 oracle: the fast path asked for the loss and gradient of a few rows, and plain transformers asked too.
+
+    fast    packed, attention by reach, prefixes once, the head without its logits, in the run's precision
+    truth   one document at a time, transformers' own attention, all logits, fp32
+
+In fp32 both must agree to 1e-5. In bf16 the slow path itself is off by some amount; the fast one may be by twice that.
+Where they do not agree, parts of the fast path are switched off one by one until one is found without which they do.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from burnish.data.pack import Pack, pack_all
+from burnish.errors import UsageError
+from burnish.models.forward import Forward, pack_attention
+from burnish.models.generate import without_dropout
+from burnish.training.session import Session
+from burnish.types import Example
+
+EXACT = 1e-5
+"""How far the loss may be off in fp32, relative."""
+
+EXACT_GRADIENT = 1e-4
+"""How far the gradient may be: its sums are longer, and taken in another order (marble: 5e-6)."""
+
+ROUNDING = 2.0
+"""How many times the slow path's own bf16 error the fast path may have."""
+
+LEAST_BF16 = 2e-3
+"""An error in bf16 below this says nothing: one part in 256 is a rounding step of a single number."""
+
+MOST_TOKENS = {"cpu": 256, "cuda": 2048}
+LARGEST_COPY = 8e9
+"""Weights of which an fp32 copy would be larger are compared in the run's own precision."""
+
+Grads = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How far the fast path is off, relative: `loss` and `gradient` (the norm of the difference over the norm)."""
+
+    loss: float
+    gradient: float
+    allowed: tuple[float, float]
+    rows: int
+    tokens: int
+    seconds: float
+    culprit: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether both are within the tolerance."""
+        return self.loss <= self.allowed[0] and self.gradient <= self.allowed[1]
+
+    def __str__(self) -> str:
+        return (
+            f"loss off by {self.loss:.1e} (at most {self.allowed[0]:.1e}), gradient by {self.gradient:.1e} (at most "
+            f"{self.allowed[1]:.1e}) from plain transformers, on {self.tokens} tokens of {self.rows} rows"
+        )
+
+
+def consult(session: Session) -> Verdict:
+    """Ask both paths about the shortest rows of the first batch; nothing of the session changes."""
+    started = time.perf_counter()
+    examples = _few(session)
+    with without_dropout(session.model):
+        device = session.forward.device
+        truth = _slow(_exact(session), examples, device)
+        computed = _slow(session.model, examples, device) if _rounds(session) else truth
+        allowed = (EXACT, EXACT_GRADIENT)
+        if _rounds(session):
+            bound = max(LEAST_BF16, ROUNDING * max(_apart(computed, truth)))
+            allowed = (bound, bound)
+        loss, gradient = _apart(_fast(session, examples), truth)
+        verdict = Verdict(
+            loss=loss,
+            gradient=gradient,
+            allowed=allowed,
+            rows=len({example.row for example in examples}),
+            tokens=sum(map(len, examples)),
+            seconds=time.perf_counter() - started,
+        )
+        if verdict.ok:
+            return verdict
+        culprit = next(_culprits(session, examples, truth, allowed), "no single part of the fast path")
+    return replace(verdict, culprit=culprit)
+
+
+def settle(session: Session) -> Verdict:
+    """Consult the oracle, give up a part that can be done without, and refuse to start with any other.
+
+    UsageError names the part and the key that switches it off.
+    """
+    verdict = consult(session)
+    forward = session.forward
+    if verdict.culprit in (FLAT, HEAD):
+        why = f"it is not the model's own: {verdict}"
+        forward.flat = False
+        if verdict.culprit == FLAT:
+            forward.why_not_flat = why
+        else:
+            forward.head, forward.why_no_head = None, why
+        verdict = consult(session)
+    if not verdict.ok:
+        raise _refusal(verdict)
+    return verdict
+
+
+def _refusal(verdict: Verdict) -> UsageError:
+    return UsageError(
+        f"{verdict}; without {verdict.culprit} it is right",
+        rule="the first batch's loss and gradient are those of plain transformers, one document at a time, in fp32",
+        remedy=_REMEDIES.get(verdict.culprit or "", "train one document at a time: packing=false"),
+    )
+
+
+FLAT = "our own forward"
+HEAD = "grading the head without its logits"
+_REMEDIES = {
+    "sharing prefixes": "share_prefixes=false",
+    "torch.compile": "compile=false",
+}
+
+
+def _rounds(session: Session) -> bool:
+    return session.recipe.dtype.value != "float32"
+
+
+def _few(session: Session) -> list[Example]:
+    """The shortest rows of the first batch, at least two where there are two, within a bound on their tokens."""
+    rows = sorted(
+        (session.data.train[row] for row in session.plan.rows_of(0)), key=lambda views: sum(map(len, views))
+    )
+    limit = MOST_TOKENS.get(session.forward.device.type, 256)
+    taken: list[Example] = []
+    for number, views in enumerate(rows):
+        if number >= 2 and sum(map(len, [*taken, *views])) > limit:
+            break
+        taken += views
+    return taken
+
+
+@torch.no_grad()
+def _exact(session: Session) -> nn.Module:
+    """The model in fp32, its trained weights from their masters; the model itself where it is that already.
+
+    A copy, not torch.func.functional_call with other weights: that leaves a model changed in which one ParameterDict
+    is reached by two ways, as PEFT's trainable tokens of tied embeddings are.
+    """
+    count = sum(parameter.numel() for parameter in session.model.parameters())
+    model: nn.Module = session.model
+    if not _rounds(session) or 4 * count > LARGEST_COPY:
+        return model
+    exact = copy.deepcopy(model).float()
+    for name, parameter in exact.named_parameters():
+        if name in session.masters.parameters:
+            parameter.copy_(session.masters.parameters[name])
+    return exact
+
+
+def _slow(model: nn.Module, examples: Sequence[Example], device: torch.device) -> tuple[float, Grads]:
+    """Plain transformers: a document at a time, every logit, cross-entropy on the graded ones."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    total = 0.0
+    sums: Grads = {}
+    for example in examples:
+        ids = torch.tensor([example.input_ids], device=device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
+        nll = F.cross_entropy(logits.float(), ids[0, 1:], reduction="none")
+        loss = nll @ torch.tensor(example.weights[1:], device=nll.device)
+        found = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+        total += float(loss.detach())
+        for name, gradient in zip(trained, found, strict=True):
+            if gradient is not None:
+                sums[name] = sums[name] + gradient.float() if name in sums else gradient.float()
+    return total, sums
+
+
+def _fast(
+    session: Session,
+    examples: Sequence[Example],
+    *,
+    packs: list[Pack] | None = None,
+    forward: Forward | None = None,
+) -> tuple[float, Grads]:
+    """The session's own path; the gradient is taken from the masters, which are left without one."""
+    forward = forward or session.forward
+    session.masters.zero_grad()
+    total = 0.0
+    with pack_attention(session.model, packed=forward.packed):
+        for pack in packs or session.packs(examples):
+            loss, _ = forward.loss(pack)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+    found = {
+        name: parameter.grad.float()
+        for name, parameter in session.masters.parameters.items()
+        if parameter.grad is not None
+    }
+    session.masters.zero_grad()
+    return total, found
+
+
+def _apart(one: tuple[float, Grads], truth: tuple[float, Grads]) -> tuple[float, float]:
+    """The relative difference of two losses, and of two gradients as one long vector each."""
+    norm = sum(float(gradient.double().pow(2).sum()) for gradient in truth[1].values()) ** 0.5
+    names = one[1].keys() | truth[1].keys()
+    squares = 0.0
+    for name in names:
+        mine, right = one[1].get(name), truth[1].get(name)
+        difference = mine if right is None else right if mine is None else mine - right
+        assert difference is not None
+        squares += float(difference.double().pow(2).sum())
+    return abs(one[0] - truth[0]) / max(abs(truth[0]), 1e-12), squares**0.5 / max(norm, 1e-12)
+
+
+def _culprits(
+    session: Session, examples: Sequence[Example], truth: tuple[float, Grads], allowed: tuple[float, float]
+) -> Iterator[str]:
+    """The parts of the fast path without which it is right, the smallest part first."""
+    for name, run in _without(session, examples):
+        try:
+            loss, gradient = _apart(run(), truth)
+            if loss <= allowed[0] and gradient <= allowed[1]:
+                yield name
+        except (RuntimeError, ValueError, TypeError):  # a part that cannot be left out alone is not the one
+            continue
+
+
+def _without(
+    session: Session, examples: Sequence[Example]
+) -> Iterator[tuple[str, Callable[[], tuple[float, Grads]]]]:
+    forward = session.forward
+
+    def plain(**changes: Any) -> Forward:
+        settings = {"packed": forward.packed, "backbone": forward.backbone, **changes}
+        return Forward(forward.model, **settings)
+
+    longest = max(map(len, examples))
+    yield (
+        "sharing prefixes",
+        lambda: _fast(
+            session, examples, packs=pack_all(examples, max_tokens=longest * len(examples)), forward=forward
+        ),
+    )
+    if forward.flat:
+        yield FLAT, lambda: _fast(session, examples, forward=plain(flat=False))
+    if forward.backbone is not None:
+        yield "torch.compile", lambda: _fast(session, examples, forward=plain(backbone=None))
+    yield (
+        HEAD,
+        lambda: _fast(session, examples, forward=plain(why_no_head="switched off", _checked=True)),
+    )
+    yield (
+        "packing",
+        lambda: _fast(session, examples, packs=pack_all(examples, max_tokens=longest, max_rows=1)),
+    )
+    yield (
+        "attention by the reach rule",
+        lambda: _fast(
+            session,
+            examples,
+            packs=pack_all(examples, max_tokens=longest, max_rows=1),
+            forward=plain(packed=False),
+        ),
+    )

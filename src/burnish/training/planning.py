@@ -1,0 +1,161 @@
+"""`burnish plan`: a recipe's data surveyed, its model measured, and the forecast of the run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from burnish.data.survey import Survey, survey
+from burnish.data.workers import Progress
+from burnish.errors import UsageError
+from burnish.models.anatomy import Anatomy, anatomy_of
+from burnish.models.locate import locate
+from burnish.parallel.hardware import ACCELERATORS
+from burnish.parallel.runtime import peak_memory_bytes, prepare_process, resident_bytes
+from burnish.recipe.choices import Adapter
+from burnish.recipe.load import LoadedRecipe, fit_to_size
+from burnish.recipe.schema import Recipe
+from burnish.training.certificate import Certified, certify
+from burnish.training.forecast import (
+    Forecast,
+    Measured,
+    Work,
+    memory_of,
+    on_accelerator,
+    operations,
+    what_to_change,
+)
+from burnish.training.session import lay_out, open_session, plan_of
+from burnish.training.step import take_step
+
+MEASURED_STEPS = 2
+"""One to warm up, one to measure."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """What a run will compute, hold and take, and what to change where it does not fit."""
+
+    survey: Survey
+    pack_tokens: int
+    forecast: Forecast
+    changes: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as `--json` prints it."""
+        found = self.survey
+        return {
+            **self.forecast.as_dict(),
+            "rows": found.rows,
+            "sequences": found.examples,
+            "tokens_per_epoch": found.tokens,
+            "graded_tokens_per_epoch": found.graded_tokens,
+            "fill": round(found.fill(self.pack_tokens), 4),
+            "saved_by_prefixes": round(found.saved, 4),
+            "is_exact": found.is_exact,
+            "changes": self.changes,
+        }
+
+
+def plan_recipe(
+    loaded: LoadedRecipe,
+    *,
+    hardware: str | None = None,
+    devices: int = 1,
+    measure: bool = True,
+    progress: Progress = lambda done, total: None,
+) -> PlanReport:
+    """Survey the data, measure two steps on this machine (unless `hardware` names another), and forecast."""
+    prepare_process()
+    anatomy = anatomy_of(loaded.recipe.model)
+    recipe = fit_to_size(loaded, anatomy.parameters).recipe
+    certified = certify(recipe, progress=progress)
+    vocabulary = len(certified.tokenizer)
+    plan = plan_of(recipe, len(certified.data.train))
+    found = survey(
+        certified.data.train,
+        plan,
+        lambda examples: lay_out(examples, recipe, vocab_size=vocabulary, packed=recipe.packing),
+    )
+    lengths = certified.data.train.lengths.astype(np.float64)
+    epochs = plan.num_steps / plan.steps_per_epoch
+    work = Work(
+        steps=plan.num_steps,
+        computed_tokens=found.laid_in_epoch * epochs,
+        graded_tokens=found.graded_tokens * epochs,
+        mean_context=float((lengths**2).sum() / (2 * lengths.sum())),
+        pack_tokens=found.largest,
+    )
+    trained = anatomy.parameters if recipe.adapter == Adapter.FULL else anatomy.lora_parameters(recipe.lora_r)
+    if hardware is not None:
+        forecast = on_accelerator(_named(hardware), devices, recipe, anatomy, trained=trained, work=work)
+    else:
+        forecast = _here(recipe, anatomy, trained, work, certified if measure else None)
+    return PlanReport(found, found.largest, forecast, list(what_to_change(forecast, recipe)))
+
+
+def _here(
+    recipe: Recipe, anatomy: Anatomy, trained: int, work: Work, certified: Certified | None
+) -> Forecast:
+    """The forecast for this machine, from a measured step where the weights are at hand."""
+    measured = None
+    process = float(resident_bytes())
+    total = operations(recipe, anatomy, work)
+    rate = ASSUMED_RATE
+    if certified is not None and any(locate(recipe.model).glob("*.safetensors")):
+        measured, trained = _measure(recipe, certified)
+        step = Work(1, measured.tokens, measured.graded_tokens, work.mean_context, work.pack_tokens)
+        rate = operations(recipe, anatomy, step) / measured.seconds
+    return Forecast(
+        anatomy=anatomy,
+        trained=trained,
+        work=work,
+        memory=memory_of(recipe, anatomy, trained=trained, pack_tokens=work.pack_tokens, process=process),
+        operations=total,
+        device="this machine",
+        device_memory=float(_memory_here()),
+        devices=1,
+        rate=rate,
+        measured=measured,
+    )
+
+
+ASSUMED_RATE = 1e11
+"""Operations a second of a CPU that nobody has measured."""
+
+
+def _measure(recipe: Recipe, certified: Certified) -> tuple[Measured, int]:
+    """Steps of the real model on the run's own first batches; nothing of it is kept."""
+    session = open_session(recipe, certified.tokenizer, certified.data)
+    for _ in range(min(MEASURED_STEPS, session.plan.num_steps)):
+        stepped = take_step(session)
+    measured = Measured(stepped.seconds, stepped.tokens, stepped.graded_tokens, peak_memory_bytes())
+    return measured, session.trainable.parameters
+
+
+def _memory_here() -> int:
+    """The memory of this machine's device: torch's first GPU, else the host's."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    limit = Path("/sys/fs/cgroup/memory.max")
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if limit.exists() and (said := limit.read_text().strip()).isdigit():
+        return min(host, int(said))
+    return host
+
+
+def _named(hardware: str) -> Any:
+    for name, accelerator in ACCELERATORS.items():
+        if name.lower() == hardware.lower():
+            return accelerator
+    raise UsageError(
+        f"hardware {hardware!r}",
+        rule="hardware that is not at hand is named from a table",
+        remedy=f"name one of {', '.join(ACCELERATORS)}; without --hardware this machine is measured",
+    )
