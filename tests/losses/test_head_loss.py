@@ -84,7 +84,7 @@ def reference(
 def test_loss_and_gradients_are_those_of_all_logits_at_once(
     name: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cross_entropy, "CHUNK", chunk)
+    monkeypatch.setattr(cross_entropy, "CHUNK", {"cpu": chunk})
     monkeypatch.setattr(cross_entropy, "BLOCK_LOGITS", 27)  # three rows
     hidden, weight, bias, grading, rule = case(**CASES[name])
     leaves = [t.requires_grad_() for t in (hidden, weight, bias) if t is not None]

@@ -6,7 +6,7 @@ The classic example of the field, a four-token answer before and after fine-tuni
     p(target) = .85 .92 .95 .9    -ln p = 0.16 0.08 0.05 0.11     mean = 0.10
 
 `head_loss` goes from hidden states straight to that sum. For R rows and a vocabulary of V it never holds R x V
-logits, only CHUNK x V: each chunk's gradient is taken while its softmax is at hand, in the forward pass.
+logits, only a chunk's rows x V: each chunk's gradient is taken while its softmax is at hand, in the forward pass.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 512
-"""Rows of logits held at once: enough for the matrix products to run at full speed."""
+CHUNK = {"cpu": 256, "cuda": 2048}
+"""Rows of logits held at once, by device: enough for the matrix products to run at full speed."""
 BLOCK_LOGITS = 2**20
 """Logits whose fp32 softmax is made at once on a CPU: 4 MiB, which stay in its cache."""
 TINY = 1e-30
@@ -100,6 +100,12 @@ class Grading:
 PLAIN = LogitRule()
 
 
+def chunks(rows: Tensor) -> list[tuple[int, int]]:
+    """The `[first, stop)` of the rows whose logits are held at once."""
+    size = CHUNK["cpu" if rows.device.type == "cpu" else "cuda"]
+    return [(first, min(first + size, len(rows))) for first in range(0, len(rows), size)]
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """The rows of a head that are trained where the others are frozen: `index` `(N,)`, `values` `(N, H)`."""
@@ -158,8 +164,7 @@ class _HeadLoss(torch.autograd.Function):
         needs = [graded and need for need in ctx.needs_input_grad[:4]]
         nll, sums = [], []
         gradients = _Gradients(hidden, weight, bias, needs, index)
-        for first in range(0, len(hidden), CHUNK):
-            stop = min(first + CHUNK, len(hidden))
+        for first, stop in chunks(hidden):
             logits = _linear(hidden[first:stop], weight, bias)
             part, found = grade_logits(logits, grading.rows(first, stop), rule, keep=any(needs))
             nll.append(found)
@@ -259,7 +264,7 @@ class _Gradients:
         """Round the head's gradient, out of what is used again and into a tensor of its own."""
         if self._head is not None and self._head.dtype != self._weight.dtype:
             self._head = self._head.to(self._weight.dtype)
-        elif self._head is not None and len(self._hidden) > CHUNK:
+        elif self._head is not None and len(chunks(self._hidden)) > 1:
             self._head = self._head.clone()
         if self._values is not None:
             self._values = self._values.to(self._weight.dtype)

@@ -17,7 +17,7 @@ from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from burnish.losses.cross_entropy import CHUNK, Grading, LogitRule, Rows, grade_logits, head_loss
+from burnish.losses.cross_entropy import Grading, LogitRule, Rows, chunks, grade_logits, head_loss
 
 PROBED = 8
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 3e-3}
@@ -52,8 +52,7 @@ class Head:
         exact = torch.promote_types(hidden.dtype, torch.float32)
         sums, first = [hidden.new_zeros((), dtype=exact)], []
         weight = self.weight if self.rows is None else self.rows.laid_over(self.weight)
-        for at in range(0, len(hidden), CHUNK):
-            stop = min(at + CHUNK, len(hidden))
+        for at, stop in chunks(hidden):
             logits = F.linear(hidden[at:stop], weight, self.bias)
             first.append(logits.argmax(-1))  # scaling and capping change no order
             sums.append(grade_logits(logits, grading.rows(at, stop), self.rule, keep=False)[0])

@@ -22,7 +22,7 @@ from burnish.recipe.choices import Adapter, DType, Optimizer
 from burnish.recipe.schema import Recipe
 
 GB = 1e9
-CHUNK_ROWS = 512
+CHUNK_ROWS = 256
 _MOMENTS = {Optimizer.ADAMW: 8, Optimizer.ADAFACTOR: 0, Optimizer.MUON: 4, Optimizer.SGD: 4}
 _WIDTH = {DType.BFLOAT16: 2, DType.FLOAT32: 4}
 RESERVE = 1.1
