@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from burnish.errors import UsageError
-from burnish.recipe.choices import Adapter
+from burnish.recipe.methods import METHODS, Injection
 from burnish.recipe.schema import Recipe
 
 
@@ -35,12 +35,16 @@ def apply_adapter(
 
     `new_tokens` are ids whose embedding rows the base never trained: they are trained under every method.
     """
-    match recipe.adapter:
-        case Adapter.FULL:
+    match METHODS[recipe.adapter].injects:
+        case Injection.NOTHING:
             model.requires_grad_(True)
             return model
-        case Adapter.LORA:
+        case Injection.LOW_RANK:
             return _lora(model, recipe, list(new_tokens))
+        case Injection.CORE | Injection.BOTTLENECK as later:
+            raise UsageError(
+                f"adapter: {recipe.adapter}", rule=f"{later} is being written", remedy="adapter=lora"
+            )
 
 
 def _lora(model: PreTrainedModel, recipe: Recipe, new_tokens: list[int]) -> PeftModel:
@@ -52,6 +56,9 @@ def _lora(model: PreTrainedModel, recipe: Recipe, new_tokens: list[int]) -> Peft
         lora_dropout=recipe.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         trainable_token_indices=_token_rows(model, new_tokens) if new_tokens else None,
+        layers_to_transform=list(recipe.layers_to_transform) or None,
+        modules_to_save=list(recipe.modules_to_save) or None,
+        **METHODS[recipe.adapter].options,
     )
     try:
         # The masters in optim.masters are fp32; the model's own copies stay in the compute dtype.

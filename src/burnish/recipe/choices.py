@@ -6,14 +6,17 @@ from enum import StrEnum
 
 
 class Adapter(StrEnum):
-    """What is trained: every weight of the model, or low-rank matrices beside its linear layers."""
+    """Which weights move, and how; `recipe.methods.METHODS` says of each what it does."""
 
     FULL = "full"
     LORA = "lora"
-
-
-PLANNED_ADAPTERS = ("dora", "rslora", "pissa", "lora_xs", "qlora", "qdora", "bottleneck")
-"""Methods that the design names and this release lacks, so that asking for one gets a straight answer."""
+    DORA = "dora"
+    RSLORA = "rslora"
+    PISSA = "pissa"
+    LORA_XS = "lora_xs"
+    QLORA = "qlora"
+    QDORA = "qdora"
+    BOTTLENECK = "bottleneck"
 
 
 class DataFormat(StrEnum):
