@@ -34,6 +34,14 @@ def test_every_expert_that_a_token_chose_is_trained(adapter: str, family: str) -
     assert moved == trained.audit.experts
 
 
+def test_of_full_tuning_parameters_without_a_gradient_are_named_and_are_no_error() -> None:
+    model = with_room("llama")
+    model.model.register_parameter("unused", nn.Parameter(torch.ones(2)))
+    found = train(recipe("full"), model).audit
+    assert found.unreached == ("model.unused",)
+    assert "none model.unused" in str(found)
+
+
 def backward(model: nn.Module) -> None:
     ids = torch.tensor([[5, 9, 33, 7, 30, 21, 12, 44]])
     model(input_ids=ids, labels=ids).loss.backward()

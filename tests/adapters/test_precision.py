@@ -1,4 +1,4 @@
-"""Methods beside the rest of the step: bf16 over fp32 masters, checkpointing, our own forward; LoRA-XS folded, LoRA+."""
+"""Methods beside the rest of the step: bf16 over fp32 masters, checkpointing, our own forward; the fold; LoRA+."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_bf16_copies_follow_fp32_masters(adapter: str) -> None:
 @pytest.mark.parametrize("family", ["llama", "mixtral"])
 def test_the_gradient_is_plain_transformers_with_and_without_checkpointing(adapter: str, family: str) -> None:
     tuned = train(
-        recipe(adapter), base(family), updates=2, new=()
+        recipe(adapter), with_room(family), updates=2, new=()
     ).model  # trained token rows cost the flat forward
     one = examples(rows=1)
     ids = torch.tensor([one[0].input_ids])

@@ -166,7 +166,11 @@ def _bottleneck(model: PreTrainedModel, recipe: Recipe, tokens: list[int]) -> Pr
     tuned = model
     if rows:
         config = TrainableTokensConfig(task_type="CAUSAL_LM", token_indices=tokens, target_modules=list(rows))
-        tuned = get_peft_model(model, config, autocast_adapter_dtype=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="Model has `tie_word_embeddings=True`"
+            )  # it ties these rows
+            tuned = get_peft_model(model, config, autocast_adapter_dtype=False)
     add_bottleneck(model, size=recipe.bottleneck_size, layers=recipe.layers_to_transform)
     for name in whole:
         model.get_submodule(name).requires_grad_(True)

@@ -7,7 +7,7 @@ that a token chose whose output counted; the others are counted and named as not
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,15 +26,21 @@ SHOWN = 4
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """How many modules were reached; experts that a counting token chose, of all; token rows that did not occur."""
+    """How many modules were reached, and parameters of full tuning that were not; experts that a counting token chose,
+    of all; token rows that did not occur.
+    """
 
     modules: int
+    unreached: tuple[str, ...]
     experts: int
     of_experts: int
     silent_rows: int
 
     def __str__(self) -> str:
         parts = [f"a gradient reached all {self.modules:,} trained modules"]
+        if self.unreached:
+            shown = _shown(self.unreached)
+            parts = [f"a gradient reached {self.modules:,} trained parameters, and none {shown}"]
         if self.of_experts:
             parts.append(
                 f"{self.experts:,} of {self.of_experts:,} experts had tokens in the first update, and a gradient"
@@ -87,12 +93,13 @@ def audit(model: nn.Module, trained: Mapping[str, nn.Parameter], owed: Owed) -> 
     silent = [
         name
         for name, norm in zip(groups, torch.stack(norms).tolist() if norms else [], strict=True)
-        if norm == 0 and not _is_rows(name) and _is_adapter(name)
+        if norm == 0 and not _is_rows(name)
     ]
-    if silent or not groups:
-        raise _inert([plain_name(name) for name in silent], len(groups))
+    inert = [plain_name(name) for name in silent if _is_adapter(name)]
+    if inert or len(silent) == len(groups):
+        raise _inert(inert or silent, len(groups))
     reached, of_experts = _audit_experts(model, trained, owed)
-    return Audit(len(groups), reached, of_experts, _silent_rows(trained))
+    return Audit(len(groups) - len(silent), tuple(silent), reached, of_experts, _silent_rows(trained))
 
 
 def _audit_experts(model: nn.Module, trained: Mapping[str, nn.Parameter], owed: Owed) -> tuple[int, int]:
@@ -157,10 +164,13 @@ def _is_adapter(name: str) -> bool:
     return name.startswith("base_model.model.") or name.endswith(f".{CHILD}")
 
 
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
 def _inert(names: list[str], of: int) -> UsageError:
-    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
     return UsageError(
-        f"no gradient reached {shown or 'anything'} ({len(names)} of {of}) in the first update",
+        f"no gradient reached {_shown(names) or 'anything'} ({len(names)} of {of}) in the first update",
         rule="everything that a recipe trains takes part in the loss",
         remedy="leave these out of lora_target_modules or modules_to_save; the model does not use them",
     )
