@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from torch import nn
+from peft.tuners.lora.layer import ParamWrapper
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -83,6 +84,17 @@ def fused_experts(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
             for leaf, parameter in module.named_parameters(recurse=False):
                 if parameter.dim() == 3 and len(parameter) == count:
                     yield f"{name}.{leaf}", parameter
+
+
+def frozen_experts(model: nn.Module) -> Iterator[Tensor]:
+    """Of a mixture, the weights of experts, shared ones too, that carry no adapter."""
+    found: list[Tensor] = [parameter for _, parameter in fused_experts(model)]
+    adapted = {id(layer.get_param()) for layer in model.modules() if isinstance(layer, ParamWrapper)}
+    for name, module in model.named_modules():
+        leaf = name.replace(".base_layer", "").rpartition(".")[2]
+        if found and isinstance(module, nn.Linear) and leaf in ONCE_EXPERTS:
+            found.append(module.weight)
+    yield from (weight for weight in found if id(weight) not in adapted)
 
 
 def layer_of(name: str) -> int | None:
