@@ -53,8 +53,7 @@ def find_targets(model: PreTrainedModel, recipe: Recipe) -> Targets:
     modules, parameters, ranks = [], [], {}
     for name in chosen:
         leaf = name.rpartition(".")[2]
-        shape = fused[name].shape if name in fused else linear[name].weight.shape
-        rank = min(recipe.lora_r, *shape[-2:])
+        rank = min(recipe.lora_r, *(fused[name].shape[1:] if name in fused else _sides(linear[name])))
         if name in fused or (fused and leaf in ONCE_EXPERTS):
             if not can_fuse:
                 continue
@@ -146,6 +145,13 @@ def _chosen(
             remedy="say adapter=lora and lora_dropout=0, or leave the experts out",
         )
     return list(found)
+
+
+def _sides(module: nn.Module) -> tuple[int, ...]:
+    """Inputs and outputs of a layer; the weight itself may be packed, in 4 bits."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    return tuple(module.weight.shape)
 
 
 def _by_expression(pattern: str, names: Iterable[str], model: nn.Module) -> list[str]:
