@@ -14,6 +14,7 @@ import sys
 
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
+COMPILED_SHAPES = 256
 
 
 def keep_freed_memory() -> bool:
@@ -34,6 +35,8 @@ def prepare_process() -> dict[str, bool | int]:
     `BURNISH_DENORMALS=keep` leaves denormal floats as they are.
     """
     kept = keep_freed_memory()
+    # oneDNN keeps what it compiled for each shape of a product, 0.4 MB apiece; lengths differ from step to step.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(COMPILED_SHAPES))
     import torch  # after the allocator is set, which is the point of this function
 
     flush = os.environ.get("BURNISH_DENORMALS") != "keep"

@@ -27,8 +27,10 @@ from burnish.recipe.schema import Recipe
 from burnish.training.certificate import recipe_tokenizer
 from burnish.types import Example
 
+TOKENS_PER_PASS = {"cpu": 2048, "cuda": 16_384}
+"""Tokens of a forward pass where `micro_batch_size` is `auto`: enough to keep a device busy, and few activations."""
 LOGITS_PER_PASS = 2**27
-"""How many logits one forward pass may hold: 512 MiB in fp32; a larger vocabulary means fewer tokens a pass."""
+"""Where a model's own logits are graded (`models.head`), how many one pass may hold: 512 MiB in fp32."""
 
 
 @dataclass(slots=True)
@@ -70,14 +72,25 @@ class Session:
 
     def packs(self, examples: Sequence[Example]) -> list[Pack]:
         """Examples laid out as micro-batches."""
-        return lay_out(
-            examples, self.recipe, vocab_size=len(self.tokenizer), packed=self.why_unpacked is None
-        )
+        return _lay_out_for(self.forward, examples, self.recipe, vocab_size=len(self.tokenizer))
 
 
-def lay_out(examples: Sequence[Example], recipe: Recipe, *, vocab_size: int, packed: bool) -> list[Pack]:
-    """Examples as packs whose size follows from `micro_batch_size`, or from the vocabulary where that is `auto`."""
-    automatic = min(8192, max(1024, LOGITS_PER_PASS // vocab_size))
+def lay_out(
+    examples: Sequence[Example],
+    recipe: Recipe,
+    *,
+    vocab_size: int,
+    packed: bool,
+    device: str = "cpu",
+    all_logits: bool = False,
+) -> list[Pack]:
+    """Examples as packs whose size follows from `micro_batch_size`, or from the device where that is `auto`.
+
+    `all_logits` says that a pack's logits are made at once, which a large vocabulary makes large.
+    """
+    automatic = TOKENS_PER_PASS.get(device, 2048)
+    if all_logits:
+        automatic = min(automatic, max(1024, LOGITS_PER_PASS // vocab_size))
     if not packed:
         return pack_all(examples, max_tokens=automatic, max_rows=1)
     if recipe.micro_batch_size == "auto":
@@ -88,6 +101,19 @@ def lay_out(examples: Sequence[Example], recipe: Recipe, *, vocab_size: int, pac
         max_tokens=longest * recipe.micro_batch_size,
         max_rows=recipe.micro_batch_size,
         share_prefixes=recipe.share_prefixes,
+    )
+
+
+def _lay_out_for(
+    forward: Forward, examples: Sequence[Example], recipe: Recipe, *, vocab_size: int
+) -> list[Pack]:
+    return lay_out(
+        examples,
+        recipe,
+        vocab_size=vocab_size,
+        packed=forward.packed,
+        device=forward.device.type,
+        all_logits=forward.holds_all_logits,
     )
 
 
@@ -124,6 +150,7 @@ def open_session(
         plan.num_steps, warmup_steps=recipe.warmup_steps, warmup_ratio=recipe.warmup_ratio or 0.0
     )
     held_out = list(data.held_out.views())
+    forward = open_forward(model, packed=why is None, compiled=recipe.compile)
     return Session(
         recipe=recipe,
         tokenizer=tokenizer,
@@ -131,7 +158,7 @@ def open_session(
         plan=plan,
         schedule=Schedule(recipe.lr_scheduler.value, recipe.learning_rate, plan.num_steps, warmup),
         model=model,
-        forward=open_forward(model, packed=why is None, compiled=recipe.compile),
+        forward=forward,
         masters=masters,
         optimizer=Optimizer(
             masters.parameters,
@@ -142,7 +169,7 @@ def open_session(
             ratio=recipe.lora_plus_ratio,
         ),
         trainable=describe_trainable(model, recipe),
-        held_out=lay_out(held_out, recipe, vocab_size=len(tokenizer), packed=why is None) if held_out else [],
+        held_out=_lay_out_for(forward, held_out, recipe, vocab_size=len(tokenizer)) if held_out else [],
         why_unpacked=why,
         untrained=untrained,
         notes=_token_notes(tokenizer, untrained),
