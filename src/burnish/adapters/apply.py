@@ -92,9 +92,15 @@ def describe_trainable(model: nn.Module) -> Trainable:
     modules = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
     return Trainable(
         parameters=sum(p.numel() for p in parameters if p.requires_grad),
-        of=sum(p.numel() for p in parameters),
+        of=sum(_count(p) for p in parameters),
         modules=tuple(modules),
     )
+
+
+def _count(parameter: nn.Parameter) -> int:
+    """The weights that a parameter stands for: of a matrix in 4 bits, twice as many as it has bytes."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else int(state.shape.numel())
 
 
 def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -19,7 +19,13 @@ from typing import Any, Protocol
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+)
 from transformers.utils import is_bitsandbytes_available
 
 from burnish.errors import DataError, UsageError
@@ -29,13 +35,15 @@ from burnish.models.locate import locate, read_json
 class Lazy(Protocol):
     """A tensor that is made when it is asked for with `[...]`: what safetensors' `get_slice` gives."""
 
-    def __getitem__(self, index: Any) -> Tensor: ...  # noqa: D105
+    def __getitem__(self, index: Any) -> Tensor: ...
     def get_shape(self) -> list[int]: ...  # noqa: D102
     def get_dtype(self) -> str: ...  # noqa: D102
 
 
-def load_quantized(name: str, *, compute: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """The model of `name` with its linear layers in 4 bits, the rest in `compute` and norms in fp32.
+def load_quantized(
+    name: str, *, compute: torch.dtype, device: torch.device, exact_norms: bool = True
+) -> PreTrainedModel:
+    """The model of `name` with its linear layers in 4 bits, the rest in `compute` and, unless told not to, norms in fp32.
 
     At no time is more of it held in full precision than one tensor, its embeddings and its head.
     """
@@ -48,6 +56,8 @@ def load_quantized(name: str, *, compute: torch.dtype, device: torch.device) -> 
         )
     config = AutoConfig.from_pretrained(directory, local_files_only=True)
     model = quantize(config, read_lazily(directory), compute=compute, device=device)
+    if exact_norms and compute != torch.float32:
+        keep_norms_exact(model)
     if (directory / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(directory, local_files_only=True)
     return model
@@ -84,8 +94,6 @@ def quantize(
         # bitsandbytes would lay the weights out anew, with scales rounded to bf16, at the first evaluation on a
         # CPU with AVX-512 bf16: training after it would go on with another base than it began with.
         layer.support_avx512bf16_for_cpu = False
-    if compute != torch.float32:
-        keep_norms_exact(model)
     return model
 
 
@@ -129,7 +137,9 @@ def read_lazily(directory: Path) -> dict[str, Lazy]:
 
 def quantized_layers(model: nn.Module) -> Iterator[Any]:
     """The linear layers in 4 bits, wherever an adapter may have put them."""
-    return (module for module in model.modules() if type(module).__name__ == "Linear4bit" and _is_base(module))
+    return (
+        module for module in model.modules() if type(module).__name__ == "Linear4bit" and _is_base(module)
+    )
 
 
 def _is_base(module: nn.Module) -> bool:
@@ -213,7 +223,9 @@ class Footprint:
         return self.quantized / max(1, self.in_bf16)
 
     def __str__(self) -> str:
-        left = f"; {self.matrices_left:,} parameters of other matrices stay as they are" * bool(self.matrices_left)
+        left = f"; {self.matrices_left:,} parameters of other matrices stay as they are" * bool(
+            self.matrices_left
+        )
         return (
             f"linear layers in 4 bits: {self.quantized / 1e6:,.1f} MB, {self.share:.2f} of bf16; all else "
             f"{self.rest / 1e6:,.1f} MB{left}"
@@ -232,7 +244,9 @@ def footprint(model: PreTrainedModel) -> Footprint:
         parts = [layer.weight, state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
         quantized += sum(_new_bytes(part, seen) for part in parts)
     rest = [parameter for parameter in model.parameters() if id(parameter) not in packed]
-    tables = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
+    tables = {
+        id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None
+    }
     left = sum(p.numel() for p in rest if p.dim() >= 2 and id(p) not in tables)
     return Footprint(quantized, in_bf16, sum(_new_bytes(p, seen) for p in rest), left)
 

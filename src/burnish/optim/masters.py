@@ -22,9 +22,7 @@ class Masters:
     parameters that stay in fp32 as they are; weights in 4 bits, being whole numbers, stay as well.
     """
 
-    def __init__(
-        self, model: nn.Module, *, compute: torch.dtype, exact: Iterable[nn.Parameter] = ()
-    ) -> None:
+    def __init__(self, model: nn.Module, *, compute: torch.dtype, exact: Iterable[nn.Parameter] = ()) -> None:
         stay = {id(parameter) for parameter in exact}
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         exact = {name: parameter.detach().float() for name, parameter in trained.items()}

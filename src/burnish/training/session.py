@@ -17,7 +17,7 @@ from burnish.data.prepare import Prepared, encode_rows, read_rows
 from burnish.data.workers import Workers
 from burnish.models.forward import Forward, open_forward, why_unpacked
 from burnish.models.load import add_token_rows, default_device, load_model, start_model, vocabulary_tables
-from burnish.models.quantized import exact_parameters, load_quantized
+from burnish.models.quantized import Footprint, exact_parameters, footprint, is_quantized, load_quantized
 from burnish.models.tokenizer import ChatTokenizer
 from burnish.optim.build import Optimizer
 from burnish.optim.masters import Masters
@@ -62,6 +62,7 @@ class Session:
     trainable: Trainable
     held_out: list[Pack]
     why_unpacked: str | None
+    footprint: Footprint | None = None
     state: TrainState = field(default_factory=TrainState)
 
     def packs(self, examples: Sequence[Example]) -> list[Pack]:
@@ -104,6 +105,7 @@ def open_session(
     torch.manual_seed(recipe.seed)  # adapters and new models start from random weights
     base = start_model(recipe.model) if from_scratch else _load_base(recipe)
     add_token_rows(base, len(tokenizer), tokenizer.new_ids, like=tokenizer.like)
+    weights = footprint(base) if is_quantized(base) else None
     why = why_unpacked(base) if recipe.packing else "packing: false"
     tables = vocabulary_tables(base)
     model = apply_adapter(base, recipe, new_tokens=tokenizer.new_ids)
@@ -138,6 +140,7 @@ def open_session(
         trainable=describe_trainable(model),
         held_out=lay_out(held_out, recipe, vocab_size=len(tokenizer), packed=why is None) if held_out else [],
         why_unpacked=why,
+        footprint=weights,
     )
 
 
