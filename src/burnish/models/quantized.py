@@ -43,7 +43,7 @@ class Lazy(Protocol):
 def load_quantized(
     name: str, *, compute: torch.dtype, device: torch.device, exact_norms: bool = True
 ) -> PreTrainedModel:
-    """The model of `name` with its linear layers in 4 bits, the rest in `compute` and, unless told not to, norms in fp32.
+    """The model of `name` with linear layers in 4 bits, the rest in `compute`, and norms in fp32 unless told not to.
 
     At no time is more of it held in full precision than one tensor, its embeddings and its head.
     """

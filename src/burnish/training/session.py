@@ -22,6 +22,7 @@ from burnish.models.tokenizer import ChatTokenizer
 from burnish.optim.build import Optimizer
 from burnish.optim.masters import Masters
 from burnish.optim.schedule import Schedule, warmup_length
+from burnish.parallel.runtime import give_back_freed_memory
 from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
 from burnish.training.certificate import recipe_tokenizer
@@ -149,7 +150,9 @@ def _load_base(recipe: Recipe) -> PreTrainedModel:
     if not METHODS[recipe.adapter].quantised:
         return load_model(recipe.model)
     compute: torch.dtype = getattr(torch, recipe.dtype.value)
-    return load_quantized(recipe.model, compute=compute, device=default_device())
+    base = load_quantized(recipe.model, compute=compute, device=default_device())
+    give_back_freed_memory()
+    return base
 
 
 def plan_of(recipe: Recipe, num_rows: int) -> Plan:
