@@ -48,7 +48,7 @@ def test_the_oracle_agrees_about_a_base_in_4_bits_and_training_never_moves_or_co
     adapter: str, dtype: str, model_directory: ModelDirectory, data_file: Path, tmp_path: Path
 ) -> None:
     session = prepare(
-        recipe(model_directory("llama"), data_file, tmp_path, adapter=adapter, dtype=dtype).recipe
+        recipe(model_directory("wide"), data_file, tmp_path, adapter=adapter, dtype=dtype).recipe
     )
     base = [layer.weight.data.clone() for layer in quantized_layers(session.model)]
     computed = {layer.compute_dtype for layer in quantized_layers(session.model)}
@@ -72,7 +72,7 @@ def test_a_wrong_base_in_4_bits_is_what_the_oracle_would_find(
     model_directory: ModelDirectory, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The truth is computed with the very weights that are trained on: other ones are noticed."""
-    session = prepare(recipe(model_directory("llama"), data_file, tmp_path, dtype="bfloat16").recipe)
+    session = prepare(recipe(model_directory("wide"), data_file, tmp_path, dtype="bfloat16").recipe)
     layer = next(iter(quantized_layers(session.model)))
     fast = session.forward.loss
 
@@ -100,7 +100,7 @@ def test_a_killed_run_goes_on_bit_for_bit_with_8_bit_moments_and_evaluations_bet
         "lora_dropout": 0.1,
     }
     keys |= {"lora_r": 128}  # its matrices have more than 4,096 numbers, from where moments are in 8 bits
-    train(recipe(model_directory("llama"), data_file, tmp_path / "a", **keys))
+    train(recipe(model_directory("wide"), data_file, tmp_path / "a", **keys))
 
     class Killed(BaseException):
         pass
@@ -110,7 +110,7 @@ def test_a_killed_run_goes_on_bit_for_bit_with_8_bit_moments_and_evaluations_bet
             raise Killed
 
     with pytest.raises(Killed):
-        train(recipe(model_directory("llama"), data_file, tmp_path / "b", **keys), show=kill)
+        train(recipe(model_directory("wide"), data_file, tmp_path / "b", **keys), show=kill)
     resume(tmp_path / "b" / "run")
     one, two = (load_file(tmp_path / name / "run" / "final" / "model.safetensors") for name in "ab")
     assert all(torch.equal(weight, two[name]) for name, weight in one.items())
@@ -121,11 +121,11 @@ def test_a_killed_run_goes_on_bit_for_bit_with_8_bit_moments_and_evaluations_bet
 def test_the_final_model_is_the_original_base_with_the_adapter_and_its_drift_is_written_down(
     model_directory: ModelDirectory, data_file: Path, tmp_path: Path
 ) -> None:
-    result = train(recipe(model_directory("llama"), data_file, tmp_path, dtype="float32"))
+    result = train(recipe(model_directory("wide"), data_file, tmp_path, dtype="float32"))
     final, info = transformers.AutoModelForCausalLM.from_pretrained(result.final, output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert not hasattr(final.config, "quantization_config")
-    base = transformers.AutoModelForCausalLM.from_pretrained(model_directory("llama"))
+    base = transformers.AutoModelForCausalLM.from_pretrained(model_directory("wide"))
     add_token_rows(base, final.get_input_embeddings().weight.shape[0], [])
     tuned = PeftModel.from_pretrained(base, tmp_path / "run" / "adapter").eval()
     ids = torch.tensor([[5, 9, 30, 7, 11]])
@@ -135,16 +135,18 @@ def test_the_final_model_is_the_original_base_with_the_adapter_and_its_drift_is_
     assert 0 < drift["mean_logit_difference"] < drift["max_logit_difference"]
     assert 0 < drift["mean_kl"] <= drift["max_kl"] < 1 and drift["positions"] > 20
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
-    assert plan["quantized"]["quantized"] < 0.5 * plan["quantized"]["in_bf16"]
+    assert 0 < plan["quantized"]["quantized"] < 0.5 * plan["quantized"]["in_bf16"]
+    named = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
+    assert named["base_model_name_or_path"] == str(model_directory("wide"))
 
 
 def test_the_drift_is_that_of_the_model_that_was_trained(
     model_directory: ModelDirectory, data_file: Path, tmp_path: Path
 ) -> None:
     """What merge.json says, worked out again from the adapter and a base quantised anew."""
-    asked = recipe(model_directory("llama"), data_file, tmp_path, dtype="float32")
+    asked = recipe(model_directory("wide"), data_file, tmp_path, dtype="float32")
     result = train(asked)
-    base = load_quantized(str(model_directory("llama")), compute=torch.float32, device=torch.device("cpu"))
+    base = load_quantized(str(model_directory("wide")), compute=torch.float32, device=torch.device("cpu"))
     probes = probe_rows(prepare(asked.recipe))
     final = transformers.AutoModelForCausalLM.from_pretrained(result.final)
     add_token_rows(base, final.get_input_embeddings().weight.shape[0], [])
@@ -158,7 +160,7 @@ def test_the_drift_is_that_of_the_model_that_was_trained(
 def test_on_demand_the_final_model_is_in_4_bits_and_stock_transformers_loads_it(
     model_directory: ModelDirectory, data_file: Path, tmp_path: Path
 ) -> None:
-    result = train(recipe(model_directory("llama"), data_file, tmp_path, merge_into="4bit"))
+    result = train(recipe(model_directory("wide"), data_file, tmp_path, merge_into="4bit"))
     into_base, into_four = result.merge or []
     assert into_four["into"] == "4 bits" and into_four["mean_kl"] > 0 and into_base["mean_kl"] > 0
     final = transformers.AutoModelForCausalLM.from_pretrained(result.final).eval()
@@ -182,7 +184,7 @@ def test_without_bitsandbytes_the_run_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(quantized, "is_bitsandbytes_available", lambda: False)
     with pytest.raises(UsageError, match=r"burnish\[qlora\]"):
-        prepare(recipe(model_directory("llama"), data_file, tmp_path).recipe)
+        prepare(recipe(model_directory("wide"), data_file, tmp_path).recipe)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ Norms stay in fp32 and give their result in the dtype in which they were asked.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,15 @@ from transformers import (
     GenerationConfig,
     PreTrainedModel,
 )
+from transformers.pytorch_utils import Conv1D
+from transformers.quantizers.base import get_keys_to_not_convert
 from transformers.utils import is_bitsandbytes_available
 
 from burnish.errors import DataError, UsageError
 from burnish.models.locate import locate, read_json
+
+BLOCK = 64
+"""Weights that share a scale."""
 
 
 class Lazy(Protocol):
@@ -58,6 +64,7 @@ def load_quantized(
     model = quantize(config, read_lazily(directory), compute=compute, device=device)
     if exact_norms and compute != torch.float32:
         keep_norms_exact(model)
+    model.name_or_path = str(directory)  # a saved adapter names its base
     if (directory / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(directory, local_files_only=True)
     return model
@@ -69,7 +76,8 @@ def quantize(
     """A causal LM of a config with these weights, each quantised as it is read; see `load_quantized`."""
     _import_bitsandbytes()
     with torch.device("meta"):
-        kind: Any = type(AutoModelForCausalLM.from_config(config))
+        blank = AutoModelForCausalLM.from_config(config)
+    kind: Any = type(blank)
     try:
         model: PreTrainedModel = kind.from_pretrained(
             None,
@@ -82,6 +90,7 @@ def quantize(
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=compute,
+                llm_int8_skip_modules=_not_quantized(blank),
             ),
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -95,6 +104,32 @@ def quantize(
         # CPU with AVX-512 bf16: training after it would go on with another base than it began with.
         layer.support_avx512bf16_for_cpu = False
     return model
+
+
+def _not_quantized(model: PreTrainedModel) -> list[str] | None:
+    """Names of the linear layers that are left alone; None where those are only transformers' own choice, the head.
+
+    A row of 96 weights is one block and a half. bitsandbytes 0.50 gives such a matrix back wrong on a CPU, by a third
+    of its largest number, and says nothing.
+    """
+    layers = {
+        name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))
+    }
+    head = get_keys_to_not_convert(model)
+    uneven = [name for name, module in layers.items() if _width(module) % BLOCK and name not in head]
+    if uneven and len(uneven) == len(layers.keys() - set(head)):
+        raise DataError(
+            f"{uneven[0]}: {_width(layers[uneven[0]])} inputs, and no layer of {type(model).__name__} fits better",
+            rule=f"a layer is put in 4 bits by blocks of {BLOCK} weights, which its number of inputs is a multiple of",
+            remedy="train with adapter=lora: a model that small has little to save",
+        )
+    return [*head, *map(re.escape, uneven)] if uneven else None
+
+
+def _width(layer: nn.Module) -> int:
+    """How many inputs a linear layer has."""
+    weight: Any = layer.weight
+    return int(weight.shape[0] if isinstance(layer, Conv1D) else weight.shape[1])
 
 
 def _import_bitsandbytes() -> None:
