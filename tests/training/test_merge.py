@@ -68,6 +68,16 @@ def test_the_oracle_agrees_about_a_base_in_4_bits_and_training_never_moves_or_co
         assert {p.dtype for p in quantized.exact_parameters(session.model)} == {torch.float32}
 
 
+def test_as_many_parameters_are_trained_beside_4_bits_as_beside_16(
+    model_directory: ModelDirectory, data_file: Path, tmp_path: Path
+) -> None:
+    over = {
+        adapter: prepare(recipe(model_directory("wide"), data_file, tmp_path, adapter=adapter).recipe).trainable
+        for adapter in ("lora", "qlora", "dora", "qdora")
+    }
+    assert over["qlora"] == over["lora"] and over["qdora"] == over["dora"]
+
+
 def test_a_wrong_base_in_4_bits_is_what_the_oracle_would_find(
     model_directory: ModelDirectory, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,8 +16,9 @@ Group = dict[str, Any]
 class Optimizer:
     """One or two torch optimisers that step together at one learning rate.
 
-    `muon` moves the hidden matrices and leaves embeddings, heads and vectors to AdamW, as its authors do; its
-    update is scaled to AdamW's size, so that one `learning_rate` fits both.
+    Parameters named in `faster` move at `ratio` times that rate (LoRA+: the B matrices). `muon` moves the hidden
+    matrices and leaves embeddings, heads and vectors to AdamW, as its authors do; its update is scaled to AdamW's
+    size, so that one `learning_rate` fits both.
     """
 
     def __init__(
@@ -27,16 +28,34 @@ class Optimizer:
         name: str,
         weight_decay: float,
         embeddings: frozenset[str],
+        faster: frozenset[str] = frozenset(),
+        ratio: float = 1.0,
     ) -> None:
         self._names = {id(parameter): key for key, parameter in parameters.items()}
+        self._ratio = ratio
+        self._faster = {id(parameters[key]) for key in faster} if ratio != 1.0 else set()
         self._parts = _build(parameters, name=name, weight_decay=weight_decay, embeddings=embeddings)
+        for part in self._parts:
+            self._split(part)
 
     def step(self, learning_rate: float) -> None:
         """Move every parameter that has a gradient."""
         for part in self._parts:
             for group in part.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * group.get("ratio", 1.0)
             part.step()
+
+    def _split(self, part: torch.optim.Optimizer) -> None:
+        """Give the faster parameters of each group a group of their own."""
+        for group in list(part.param_groups):
+            fast = [p for p in group["params"] if id(p) in self._faster]
+            slow = [p for p in group["params"] if id(p) not in self._faster]
+            if fast and not slow:
+                group["ratio"] = self._ratio
+            elif fast:
+                group["params"] = slow
+                settings = {key: value for key, value in group.items() if key != "params"}
+                part.add_param_group({**settings, "params": fast, "ratio": self._ratio})
 
     def state(self) -> dict[str, Tensor]:
         """The state as flat tensors, `"{parameter}/{entry}"`, ready for safetensors."""

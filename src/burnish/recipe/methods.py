@@ -31,7 +31,8 @@ class Method:
 
     `learning_rate` is the default from 100M parameters up, `usual_rates` what published runs there settle on, and
     `highest_rate` the default of the tiniest models. `alpha` gives `lora_alpha` from the rank. `options` go to PEFT's
-    LoraConfig as they are. A method that does not merge leaves `final/` as the base with its adapter beside it.
+    LoraConfig as they are. `experts`: whether it has a form for the fused weights of experts. A method that does not
+    merge leaves `final/` as the base with its adapter beside it.
     """
 
     injects: Injection
@@ -40,6 +41,7 @@ class Method:
     highest_rate: float = 4e-3
     alpha: Callable[[int], float] = lambda rank: 2.0 * rank
     options: Mapping[str, Any] = field(default_factory=dict)
+    experts: bool = True
     quantised: bool = False
     merges: bool = True
 
@@ -62,16 +64,16 @@ _LOW_RANK: dict[str, Any] = {
 METHODS: Mapping[Adapter, Method] = {
     Adapter.FULL: Method(Injection.NOTHING, learning_rate=2e-5, usual_rates=(1e-5, 5e-5)),
     Adapter.LORA: Method(**_LOW_RANK),
-    Adapter.DORA: Method(**_LOW_RANK, options={"use_dora": True}),
+    Adapter.DORA: Method(**_LOW_RANK, options={"use_dora": True}, experts=False),
     # alpha does not follow the rank: that is what alpha / sqrt(r) is for. 8 is LoRA's scale of 2 at rank 16.
     Adapter.RSLORA: Method(**_LOW_RANK, options={"use_rslora": True}, alpha=lambda rank: 8.0),
     # Its matrices start as the base's largest singular parts: scale 1, as its authors have it.
-    Adapter.PISSA: Method(**_LOW_RANK, options={"init_lora_weights": "pissa"}, alpha=float),
+    Adapter.PISSA: Method(**_LOW_RANK, options={"init_lora_weights": "pissa"}, alpha=float, experts=False),
     Adapter.LORA_XS: Method(
         Injection.CORE, learning_rate=1e-3, usual_rates=(5e-4, 5e-3), highest_rate=2e-2, alpha=float
     ),
     Adapter.QLORA: Method(**_LOW_RANK, quantised=True),
-    Adapter.QDORA: Method(**_LOW_RANK, options={"use_dora": True}, quantised=True),
+    Adapter.QDORA: Method(**_LOW_RANK, options={"use_dora": True}, experts=False, quantised=True),
     Adapter.BOTTLENECK: Method(
         Injection.BOTTLENECK, learning_rate=3e-4, usual_rates=(1e-4, 1e-3), merges=False
     ),

@@ -20,7 +20,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from burnish.adapters.apply import merged
+from burnish.adapters.save import merged
 from burnish.models.forward import unwrapped
 from burnish.models.generate import evaluating
 from burnish.models.load import add_token_rows, load_model

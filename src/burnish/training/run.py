@@ -17,11 +17,11 @@ from types import FrameType
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedModel
 from transformers.utils import is_bitsandbytes_available
 
-from burnish.adapters.apply import merged
+from burnish.adapters.lora_xs import load_factors
+from burnish.adapters.save import has_adapter, has_bottleneck, merged, save_adapter
 from burnish.checkpoint.files import load_checkpoint, newest_good
 from burnish.errors import BurnishError, MemoryExhausted, UsageError
 from burnish.models.load import count_parameters, save_model
@@ -158,6 +158,7 @@ def _events(session: Session, run: RunDirectory, notes: list[str]) -> Iterator[E
         notes = [*notes, f"documents are computed one by one: {session.why_unpacked}"]
     if session.footprint is not None:
         notes = [*notes, str(session.footprint)]
+    notes = [*notes, *session.trainable.notes, *session.notes]
     yield Ready(
         run=run.path,
         num_steps=session.plan.num_steps,
@@ -167,6 +168,7 @@ def _events(session: Session, run: RunDirectory, notes: list[str]) -> Iterator[E
         rows=len(session.data.train),
         held_out_rows=len(session.data.held_out),
         notes=tuple(notes),
+        adapted=session.trainable.summary,
     )
     with interruptible() as interrupted:
         yield from training_loop(session, run, interrupted=interrupted)
@@ -180,6 +182,7 @@ def _restore(session: Session, run: RunDirectory) -> list[str]:
         return [*complaints, "no checkpoint yet: starting again from step 0"]
     fields = {field.name for field in dataclasses.fields(TrainState)}
     session.state = TrainState(**{key: value for key, value in checkpoint.state.items() if key in fields})
+    load_factors(session.model, checkpoint.weights)
     session.masters.load(checkpoint.weights)
     session.optimizer.load(checkpoint.optimizer)
     run.rewind(checkpoint.step)
@@ -196,10 +199,12 @@ def _finish(session: Session, run: RunDirectory) -> RunResult:
             session.masters.load(load_checkpoint(best).weights)
     tokenizer = session.tokenizer
     if finished:
-        if isinstance(session.model, PeftModel):
-            session.model.save_pretrained(run.adapter)
-            tokenizer.tokenizer.save_pretrained(run.adapter)
-            tokenizer.identity.write(run.adapter)
+        # A bottleneck cannot be merged: final/ is the base then, with the bottleneck beside its weights as well.
+        places = [run.adapter, run.final] if has_bottleneck(session.model) else [run.adapter]
+        for place in places if has_adapter(session.model) else []:
+            save_adapter(session.model, place)
+            tokenizer.tokenizer.save_pretrained(place)
+            tokenizer.identity.write(place)
         model = _merged(session, run)
         save_model(model, tokenizer.tokenizer, run.final, stop_ids=tokenizer.stop_ids)
         tokenizer.identity.write(run.final)
@@ -248,9 +253,11 @@ def describe_plan(session: Session) -> dict[str, Any]:
         "longest": int(train.lengths.max()),
         "trainable_parameters": session.trainable.parameters,
         "parameters": session.trainable.of,
+        "trainable_share": session.trainable.share,
         "adapter_modules": list(session.trainable.modules),
         "quantized": None if session.footprint is None else dataclasses.asdict(session.footprint),
         "new_token_ids": list(session.tokenizer.new_ids),
+        "untrained_token_ids": list(session.untrained),
         "stop_ids": session.tokenizer.stop_ids,
         "chat_template": session.tokenizer.template_origin,
         "template_sha256": session.tokenizer.identity.template_sha256,

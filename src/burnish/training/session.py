@@ -11,6 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from burnish.adapters.apply import Trainable, apply_adapter, describe_trainable
+from burnish.adapters.audit import Audit
+from burnish.adapters.tokens import untrained_tokens
 from burnish.data.pack import Pack, pack_all
 from burnish.data.plan import Plan
 from burnish.data.prepare import Prepared, encode_rows, read_rows
@@ -64,6 +66,10 @@ class Session:
     held_out: list[Pack]
     why_unpacked: str | None
     footprint: Footprint | None = None
+    untrained: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+    audit: Audit | None = None
+    audit_told: bool = False
     state: TrainState = field(default_factory=TrainState)
 
     def packs(self, examples: Sequence[Example]) -> list[Pack]:
@@ -107,9 +113,10 @@ def open_session(
     base = start_model(recipe.model) if from_scratch else _load_base(recipe)
     add_token_rows(base, len(tokenizer), tokenizer.new_ids, like=tokenizer.like)
     weights = footprint(base) if is_quantized(base) else None
+    untrained = () if from_scratch else _wake_tokens(base, tokenizer)
     why = why_unpacked(base) if recipe.packing else "packing: false"
     tables = vocabulary_tables(base)
-    model = apply_adapter(base, recipe, new_tokens=tokenizer.new_ids)
+    model = apply_adapter(base, recipe, new_tokens=[*tokenizer.new_ids, *untrained])
     compute = getattr(torch, recipe.dtype.value)
     masters = Masters(model, compute=compute, exact=exact_parameters(model))
     if recipe.gradient_checkpointing:
@@ -137,11 +144,35 @@ def open_session(
             name=recipe.optimizer.value,
             weight_decay=recipe.weight_decay,
             embeddings=_embedding_names(model, tables),
+            faster=frozenset(name for name in masters.parameters if ".lora_B." in name),
+            ratio=recipe.lora_plus_ratio,
         ),
-        trainable=describe_trainable(model),
+        trainable=describe_trainable(model, recipe),
         held_out=lay_out(held_out, recipe, vocab_size=len(tokenizer), packed=why is None) if held_out else [],
         why_unpacked=why,
         footprint=weights,
+        untrained=untrained,
+        notes=_token_notes(tokenizer, untrained),
+    )
+
+
+def _wake_tokens(base: PreTrainedModel, tokenizer: ChatTokenizer) -> tuple[int, ...]:
+    """Control tokens of the template that the base never trained: started as new tokens are, and trained."""
+    fresh = set(tokenizer.new_ids)
+    found = [token for token in untrained_tokens(base, tokenizer.control_ids) if token not in fresh]
+    ends = {*tokenizer.stop_ids} & set(found)
+    known = tokenizer.tokenizer.eos_token_id
+    like = {} if known is None or known in found else dict.fromkeys(ends, known)
+    add_token_rows(base, len(tokenizer), found, like=like)
+    return tuple(found)
+
+
+def _token_notes(tokenizer: ChatTokenizer, untrained: Sequence[int]) -> tuple[str, ...]:
+    if not untrained:
+        return ()
+    names = ", ".join(str(tokenizer.tokenizer.convert_ids_to_tokens(token)) for token in untrained)
+    return (
+        f"the base never trained the rows of {names}, which its template uses: they start at the mean and are trained",
     )
 
 
