@@ -17,7 +17,7 @@ OTHER: dict[str, Any] = {
     "share_prefixes": False, "adapter": "lora", "lora_r": 1,
     "lora_alpha": 1, "lora_dropout": 0.1, "lora_target_modules": "q", "lora_plus_ratio": 2.0,
     "bottleneck_size": 1, "layers_to_transform": [0], "modules_to_save": ["lm_head"],
-    "trainable_token_indices": [1], "freeze": ["embed"], "learning_rate": 1,
+    "trainable_token_indices": [1], "freeze": ["embed"], "merge_into": "4bit", "learning_rate": 1,
     "lr_scheduler": "wsd",
     "warmup_steps": 1, "warmup_ratio": 0.5, "optimizer": "muon", "weight_decay": 1, "max_grad_norm": None,
     "max_steps": 1, "num_epochs": 1, "global_batch_size": 1, "micro_batch_size": 1, "shuffle": False,

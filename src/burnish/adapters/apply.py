@@ -18,7 +18,7 @@ from typing import Any
 
 from peft import LoraConfig, PeftModel, TrainableTokensConfig, get_peft_model
 from peft.tuners.lora.layer import ParamWrapper
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from burnish.adapters.bottleneck import CHILD, add_bottleneck, plain_name
@@ -93,17 +93,23 @@ def describe_trainable(model: nn.Module, recipe: Recipe | None = None) -> Traina
     modules = [_label(name, layer) for name, layer in lora_layers(model)]
     modules += [plain_name(name) for name, module in model.named_modules() if CHILD in module._modules]
     experts = [weight for weight in frozen_experts(model) if not weight.requires_grad]
-    frozen = sum(weight.numel() for weight in experts)
+    frozen = sum(_count(weight) for weight in experts)
     notes = []
     if frozen:
         why = (recipe and why_experts_stay(recipe)) or "the recipe does not name them"
         notes.append(f"the experts stay frozen, {frozen:,} parameters: {why}")
     return Trainable(
         parameters=sum(p.numel() for p in parameters if p.requires_grad),
-        of=sum(p.numel() for p in parameters),
+        of=sum(_count(p) for p in parameters),
         modules=tuple(modules),
         notes=tuple(notes),
     )
+
+
+def _count(parameter: Tensor) -> int:
+    """The weights that a parameter stands for: of a matrix in 4 bits, twice as many as it has bytes."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else int(state.shape.numel())
 
 
 def _label(name: str, layer: Any) -> str:

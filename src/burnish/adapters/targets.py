@@ -55,8 +55,8 @@ def find_targets(model: PreTrainedModel, recipe: Recipe) -> Targets:
         leaf = name.rpartition(".")[2]
         rank = min(recipe.lora_r, *(fused[name].shape[1:] if name in fused else _sides(linear[name])))
         if name in fused or (fused and leaf in ONCE_EXPERTS):
-            if not can_fuse:
-                continue
+            if not can_fuse or _is_packed(linear.get(name)):
+                continue  # the run says so: `frozen_experts`
             name = name if name in fused else f"{name}.weight"
             parameters.append(name)
         else:
@@ -152,6 +152,11 @@ def _sides(module: nn.Module) -> tuple[int, ...]:
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
     return tuple(module.weight.shape)
+
+
+def _is_packed(module: nn.Module | None) -> bool:
+    """Whether a layer is in 4 bits: PEFT adapts it as a layer, and not as a parameter."""
+    return module is not None and not module.weight.is_floating_point()  # type: ignore[operator]
 
 
 def _by_expression(pattern: str, names: Iterable[str], model: nn.Module) -> list[str]:

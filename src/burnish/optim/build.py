@@ -1,4 +1,4 @@
-"""Optimisers by name, all of them torch's own, behind one small face: step, state by parameter name."""
+"""Optimisers by name, torch's own and bitsandbytes', behind one small face: step, state by parameter name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from burnish.optim import eight_bit
 
 Group = dict[str, Any]
 
@@ -60,7 +62,7 @@ class Optimizer:
         flat = {}
         for part in self._parts:
             for parameter, entries in part.state.items():
-                for entry, value in entries.items():
+                for entry, value in eight_bit.saved_entries(part, entries).items():
                     key = f"{self._names[id(parameter)]}/{entry}"
                     flat[key] = value if isinstance(value, Tensor) else torch.tensor(value)
         return flat
@@ -75,10 +77,11 @@ class Optimizer:
             for group in part.param_groups:
                 for parameter in group["params"]:
                     saved = by_parameter.get(self._names[id(parameter)], {})
-                    part.state[parameter] = {
+                    entries = {
                         entry: value.to(parameter.device) if value.dim() else value.clone()
                         for entry, value in saved.items()
                     }
+                    part.state[parameter] = eight_bit.restored_entries(part, entries, parameter.device)
 
 
 def _build(
@@ -90,6 +93,8 @@ def _build(
     match name:
         case "adamw":
             return [_adamw(groups)]
+        case name if name in eight_bit.NAMES:
+            return [eight_bit.build_8bit(groups, name)]
         case "sgd":
             return [torch.optim.SGD(groups, lr=0.0, momentum=0.9)]
         case "adafactor":

@@ -78,6 +78,16 @@ class Optimizer(StrEnum):
     SGD = "sgd"
     ADAFACTOR = "adafactor"
     MUON = "muon"
+    ADAMW_8BIT = "adamw_8bit"
+    PAGED_ADAMW_32BIT = "paged_adamw_32bit"
+    PAGED_ADAMW_8BIT = "paged_adamw_8bit"
+
+
+class MergeInto(StrEnum):
+    """What the adapter of a base in 4 bits is merged into."""
+
+    BASE = "base"
+    FOUR_BITS = "4bit"
 
 
 class DType(StrEnum):

@@ -30,6 +30,7 @@ from burnish.recipe.choices import (
     BadRow,
     DataFormat,
     DType,
+    MergeInto,
     Optimizer,
     Reasoning,
     Scheduler,
@@ -200,6 +201,11 @@ class Recipe(Keys):
         description="Under `full`: parameters that stay as they are, each by a regular expression in their names.",
     )
 
+    merge_into: MergeInto = Field(
+        default=MergeInto.BASE,
+        description="Of a run in 4 bits: `final/` is the original `base` with the adapter, or that again in `4bit`.",
+    )
+
     # Optimisation
     learning_rate: float = Field(
         default_factory=lambda given: METHODS[given["adapter"]].learning_rate,
@@ -217,7 +223,10 @@ class Recipe(Keys):
         default_factory=lambda given: 0.03 if given["warmup_steps"] is None else None,
         description="Share of all updates that warm up linearly. Default: 0.03 without `warmup_steps`.",
     )
-    optimizer: Optimizer = Field(default=Optimizer.ADAMW, description="The optimiser.")
+    optimizer: Optimizer = Field(
+        default=Optimizer.ADAMW,
+        description="The optimiser; `..._8bit` and `paged_...` are bitsandbytes' (on a CPU nothing is paged).",
+    )
     weight_decay: float = Field(
         default=0.0, ge=0, description="Decoupled weight decay, per unit of learning rate."
     )

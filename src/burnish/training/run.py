@@ -17,6 +17,8 @@ from types import FrameType
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
+from transformers.utils import is_bitsandbytes_available
 
 from burnish.adapters.factors import load_factors
 from burnish.adapters.save import has_adapter, has_bottleneck, merged, save_adapter
@@ -27,12 +29,14 @@ from burnish.parallel.runtime import prepare_process
 from burnish.recipe.describe import resolved_yaml
 from burnish.recipe.drift import refuse_drift
 from burnish.recipe.load import LoadedRecipe, fit_to_size, load_recipe
+from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
 from burnish.training.certificate import certify
 from burnish.training.continuity import refuse_other_data, refuse_other_template
 from burnish.training.directory import RunDirectory, create_run, open_run
 from burnish.training.events import Encoding, Event, Ready
 from burnish.training.loop import training_loop
+from burnish.training.merge import as_json, merge_quantized
 from burnish.training.oracle import settle
 from burnish.training.record import Record
 from burnish.training.session import Session, TrainState, open_session
@@ -42,7 +46,10 @@ Show = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run came to; `final` is a transformers directory, complete."""
+    """What a run came to; `final` is a transformers directory, complete.
+
+    `merge` says how far it is from the model that was trained, where the base was in 4 bits (`training.merge.Drift`).
+    """
 
     run: Path
     final: Path
@@ -53,6 +60,7 @@ class RunResult:
     graded_tokens: int
     rows: dict[str, Any]
     stopped_by: str
+    merge: list[dict[str, Any]] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The result as `--json` prints it."""
@@ -148,6 +156,8 @@ def _train_in(
 def _events(session: Session, run: RunDirectory, notes: list[str]) -> Iterator[Event]:
     if session.why_unpacked and session.recipe.packing:
         notes = [*notes, f"documents are computed one by one: {session.why_unpacked}"]
+    if session.footprint is not None:
+        notes = [*notes, str(session.footprint)]
     notes = [*notes, *session.trainable.notes, *session.notes]
     yield Ready(
         run=run.path,
@@ -195,7 +205,8 @@ def _finish(session: Session, run: RunDirectory) -> RunResult:
             save_adapter(session.model, place)
             tokenizer.tokenizer.save_pretrained(place)
             tokenizer.identity.write(place)
-        save_model(merged(session.model), tokenizer.tokenizer, run.final, stop_ids=tokenizer.stop_ids)
+        model = _merged(session, run)
+        save_model(model, tokenizer.tokenizer, run.final, stop_ids=tokenizer.stop_ids)
         tokenizer.identity.write(run.final)
     result = RunResult(
         run=run.path,
@@ -207,9 +218,19 @@ def _finish(session: Session, run: RunDirectory) -> RunResult:
         graded_tokens=state.graded_tokens,
         rows=_row_counts(session),
         stopped_by=state.stopped_by or "finished",
+        merge=run.read("merge.json") if finished and METHODS[session.recipe.adapter].quantised else None,
     )
     run.write("summary.json", result.as_dict())
     return result
+
+
+def _merged(session: Session, run: RunDirectory) -> PreTrainedModel:
+    """The model that `final/` holds; of a base in 4 bits, merge.json says how far it is from the one trained."""
+    if not METHODS[session.recipe.adapter].quantised:
+        return merged(session.model)
+    model, drifts = merge_quantized(session, run)
+    run.write("merge.json", as_json(drifts))
+    return model
 
 
 def _row_counts(session: Session) -> dict[str, Any]:
@@ -234,6 +255,7 @@ def describe_plan(session: Session) -> dict[str, Any]:
         "parameters": session.trainable.of,
         "trainable_share": session.trainable.share,
         "adapter_modules": list(session.trainable.modules),
+        "quantized": None if session.footprint is None else dataclasses.asdict(session.footprint),
         "new_token_ids": list(session.tokenizer.new_ids),
         "untrained_token_ids": list(session.untrained),
         "stop_ids": session.tokenizer.stop_ids,
@@ -245,7 +267,7 @@ def describe_plan(session: Session) -> dict[str, Any]:
 
 def environment(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The machine and the versions a run was made with."""
-    packages = ("burnish", "torch", "transformers", "peft", "tokenizers")
+    packages = ("burnish", "torch", "transformers", "peft", "tokenizers", *_quantizers())
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -255,6 +277,10 @@ def environment(settings: Mapping[str, Any]) -> dict[str, Any]:
         **{package: version(package) for package in packages},
         **settings,
     }
+
+
+def _quantizers() -> tuple[str, ...]:
+    return ("bitsandbytes",) if is_bitsandbytes_available() else ()
 
 
 def default_name(recipe: Recipe) -> str:

@@ -18,11 +18,14 @@ from burnish.data.plan import Plan
 from burnish.data.prepare import Prepared, encode_rows, read_rows
 from burnish.data.workers import Workers
 from burnish.models.forward import Forward, open_forward, why_unpacked
-from burnish.models.load import add_token_rows, load_model, start_model, vocabulary_tables
+from burnish.models.load import add_token_rows, default_device, load_model, start_model, vocabulary_tables
+from burnish.models.quantized import Footprint, exact_parameters, footprint, is_quantized, load_quantized
 from burnish.models.tokenizer import ChatTokenizer
 from burnish.optim.build import Optimizer
 from burnish.optim.masters import Masters
 from burnish.optim.schedule import Schedule, warmup_length
+from burnish.parallel.runtime import give_back_freed_memory
+from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
 from burnish.training.certificate import recipe_tokenizer
 from burnish.types import Example
@@ -64,6 +67,7 @@ class Session:
     trainable: Trainable
     held_out: list[Pack]
     why_unpacked: str | None
+    footprint: Footprint | None = None
     untrained: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     audit: Audit | None = None
@@ -132,13 +136,15 @@ def open_session(
 ) -> Session:
     """Load the model, make its weights trainable by the recipe's method, plan the updates."""
     torch.manual_seed(recipe.seed)  # adapters and new models start from random weights
-    base = start_model(recipe.model) if from_scratch else load_model(recipe.model)
+    base = start_model(recipe.model) if from_scratch else _load_base(recipe)
     add_token_rows(base, len(tokenizer), tokenizer.new_ids, like=tokenizer.like)
+    weights = footprint(base) if is_quantized(base) else None
     untrained = () if from_scratch else _wake_tokens(base, tokenizer)
     why = why_unpacked(base) if recipe.packing else "packing: false"
     tables = vocabulary_tables(base)
     model = apply_adapter(base, recipe, new_tokens=[*tokenizer.new_ids, *untrained])
-    masters = Masters(model, compute=getattr(torch, recipe.dtype.value))
+    compute = getattr(torch, recipe.dtype.value)
+    masters = Masters(model, compute=compute, exact=exact_parameters(model))
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         # transformers checkpoints a layer in training mode only, and loads every model in evaluation mode.
@@ -171,6 +177,7 @@ def open_session(
         trainable=describe_trainable(model, recipe),
         held_out=_lay_out_for(forward, held_out, recipe, vocab_size=len(tokenizer)) if held_out else [],
         why_unpacked=why,
+        footprint=weights,
         untrained=untrained,
         notes=_token_notes(tokenizer, untrained),
     )
@@ -194,6 +201,16 @@ def _token_notes(tokenizer: ChatTokenizer, untrained: Sequence[int]) -> tuple[st
     return (
         f"the base never trained the rows of {names}, which its template uses: they start at the mean and are trained",
     )
+
+
+def _load_base(recipe: Recipe) -> PreTrainedModel:
+    """The model whose weights are trained, or beside whose frozen weights others are."""
+    if not METHODS[recipe.adapter].quantised:
+        return load_model(recipe.model)
+    compute: torch.dtype = getattr(torch, recipe.dtype.value)
+    base = load_quantized(recipe.model, compute=compute, device=default_device())
+    give_back_freed_memory()
+    return base
 
 
 def plan_of(recipe: Recipe, num_rows: int) -> Plan:
