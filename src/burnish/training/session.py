@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -137,9 +137,10 @@ def open_session(
     """Load the model, make its weights trainable by the recipe's method, plan the updates."""
     torch.manual_seed(recipe.seed)  # adapters and new models start from random weights
     base = start_model(recipe.model) if from_scratch else _load_base(recipe)
+    weak = {} if from_scratch else untrained_tokens(base, set(tokenizer.control_ids) - {*tokenizer.new_ids})
     add_token_rows(base, len(tokenizer), tokenizer.new_ids, like=tokenizer.like)
     weights = footprint(base) if is_quantized(base) else None
-    untrained = () if from_scratch else _wake_tokens(base, tokenizer)
+    untrained = _wake_tokens(base, tokenizer, weak)
     why = why_unpacked(base) if recipe.packing else "packing: false"
     tables = vocabulary_tables(base)
     model = apply_adapter(base, recipe, new_tokens=[*tokenizer.new_ids, *untrained])
@@ -183,24 +184,22 @@ def open_session(
     )
 
 
-def _wake_tokens(base: PreTrainedModel, tokenizer: ChatTokenizer) -> tuple[int, ...]:
-    """Control tokens of the template that the base never trained: started as new tokens are, and trained."""
-    fresh = set(tokenizer.new_ids)
-    found = [token for token in untrained_tokens(base, tokenizer.control_ids) if token not in fresh]
-    ends = {*tokenizer.stop_ids} & set(found)
+def _wake_tokens(
+    base: PreTrainedModel, tokenizer: ChatTokenizer, weak: Mapping[int, bool]
+) -> tuple[int, ...]:
+    """Start control tokens whose rows are all but zero as new tokens are; all of `weak` are to be trained."""
+    faint = [token for token, is_faint in weak.items() if is_faint]
     known = tokenizer.tokenizer.eos_token_id
-    like = {} if known is None or known in found else dict.fromkeys(ends, known)
-    add_token_rows(base, len(tokenizer), found, like=like)
-    return tuple(found)
+    like = {} if known is None or known in faint else dict.fromkeys({*tokenizer.stop_ids} & {*faint}, known)
+    add_token_rows(base, len(tokenizer), faint, like=like)
+    return tuple(weak)
 
 
 def _token_notes(tokenizer: ChatTokenizer, untrained: Sequence[int]) -> tuple[str, ...]:
     if not untrained:
         return ()
     names = ", ".join(str(tokenizer.tokenizer.convert_ids_to_tokens(token)) for token in untrained)
-    return (
-        f"the base never trained the rows of {names}, which its template uses: they start at the mean and are trained",
-    )
+    return (f"the base never trained the rows of {names}, which its template uses: they are trained now",)
 
 
 def _load_base(recipe: Recipe) -> PreTrainedModel:
