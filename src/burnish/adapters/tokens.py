@@ -20,8 +20,8 @@ def untrained_tokens(model: PreTrainedModel, tokens: Iterable[int]) -> dict[int,
     """Those of `tokens` whose embedding row the base never trained, and whether it is all but zero; else it is a twin.
 
     Llama 3's base has rows of zeros for <|eot_id|> and its kin; a model whose table was made larger and not trained
-    after has many rows alike; of two twins one may well be trained, so neither is started anew. Asked before new tokens
-    get rows, some of which are copies. A row that was left at its random start cannot be told from one that was trained.
+    after has many rows alike; of two twins one may well be trained, so neither is started anew. It is asked before new
+    tokens get rows, some of which are copies. A row left at its random start cannot be told from one that was trained.
     """
     table = model.get_input_embeddings().weight
     asked = sorted(token for token in set(tokens) if token < len(table))
