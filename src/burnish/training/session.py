@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from peft import PeftModel
@@ -32,6 +33,8 @@ from burnish.types import Example
 
 TOKENS_PER_PASS = {"cpu": 2048, "cuda": 16_384}
 """Tokens of a forward pass where `micro_batch_size` is `auto`: enough to keep a device busy, and few activations."""
+ROUND_TO = {"cpu": 32, "cuda": 1}
+"""A pass is filled up to a multiple of so many tokens: a CPU's library compiles each new length, and keeps it."""
 LOGITS_PER_PASS = 2**27
 """Where a model's own logits are graded (`models.head`), how many one pass may hold: 512 MiB in fp32."""
 
@@ -97,15 +100,11 @@ def lay_out(
         automatic = min(automatic, max(1024, LOGITS_PER_PASS // vocab_size))
     if not packed:
         return pack_all(examples, max_tokens=automatic, max_rows=1)
+    lay = partial(pack_all, examples, share_prefixes=recipe.share_prefixes, round_to=ROUND_TO.get(device, 1))
     if recipe.micro_batch_size == "auto":
-        return pack_all(examples, max_tokens=automatic, share_prefixes=recipe.share_prefixes)
+        return lay(max_tokens=automatic)
     longest = max(len(example) for example in examples)
-    return pack_all(
-        examples,
-        max_tokens=longest * recipe.micro_batch_size,
-        max_rows=recipe.micro_batch_size,
-        share_prefixes=recipe.share_prefixes,
-    )
+    return lay(max_tokens=longest * recipe.micro_batch_size, max_rows=recipe.micro_batch_size)
 
 
 def _lay_out_for(
