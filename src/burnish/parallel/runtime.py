@@ -48,6 +48,12 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(M_MMAP_THRESHOLD, limit) and libc.mallopt(M_TRIM_THRESHOLD, limit))
 
 
+def give_back_freed_memory() -> None:
+    """Return freed blocks to the system: where much was held for a moment, as when a model is quantised."""
+    if os.environ.get("BURNISH_ALLOCATOR") != "system" and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def prepare_process() -> dict[str, bool | int]:
     """Set the process up for training, once; returns what was set, for the log.
 

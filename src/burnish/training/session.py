@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,16 +12,21 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from burnish.adapters.apply import Trainable, apply_adapter, describe_trainable
+from burnish.adapters.audit import Audit
+from burnish.adapters.tokens import untrained_tokens
 from burnish.data.pack import Pack, pack_all
 from burnish.data.plan import Plan
 from burnish.data.prepare import Prepared, encode_rows, read_rows
 from burnish.data.workers import Workers
 from burnish.models.forward import Forward, open_forward, why_unpacked
-from burnish.models.load import add_token_rows, load_model, start_model, vocabulary_tables
+from burnish.models.load import add_token_rows, default_device, load_model, start_model, vocabulary_tables
+from burnish.models.quantized import Footprint, exact_parameters, footprint, is_quantized, load_quantized
 from burnish.models.tokenizer import ChatTokenizer
 from burnish.optim.build import Optimizer
 from burnish.optim.masters import Masters
 from burnish.optim.schedule import Schedule, warmup_length
+from burnish.parallel.runtime import give_back_freed_memory
+from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
 from burnish.training.certificate import recipe_tokenizer
 from burnish.types import Example
@@ -65,6 +70,11 @@ class Session:
     trainable: Trainable
     held_out: list[Pack]
     why_unpacked: str | None
+    footprint: Footprint | None = None
+    untrained: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+    audit: Audit | None = None
+    audit_told: bool = False
     state: TrainState = field(default_factory=TrainState)
 
     def packs(self, examples: Sequence[Example]) -> list[Pack]:
@@ -125,12 +135,16 @@ def open_session(
 ) -> Session:
     """Load the model, make its weights trainable by the recipe's method, plan the updates."""
     torch.manual_seed(recipe.seed)  # adapters and new models start from random weights
-    base = start_model(recipe.model) if from_scratch else load_model(recipe.model)
+    base = start_model(recipe.model) if from_scratch else _load_base(recipe)
+    weak = {} if from_scratch else untrained_tokens(base, set(tokenizer.control_ids) - {*tokenizer.new_ids})
     add_token_rows(base, len(tokenizer), tokenizer.new_ids, like=tokenizer.like)
+    weights = footprint(base) if is_quantized(base) else None
+    untrained = _wake_tokens(base, tokenizer, weak)
     why = why_unpacked(base) if recipe.packing else "packing: false"
     tables = vocabulary_tables(base)
-    model = apply_adapter(base, recipe, new_tokens=tokenizer.new_ids)
-    masters = Masters(model, compute=getattr(torch, recipe.dtype.value))
+    model = apply_adapter(base, recipe, new_tokens=[*tokenizer.new_ids, *untrained])
+    compute = getattr(torch, recipe.dtype.value)
+    masters = Masters(model, compute=compute, exact=exact_parameters(model))
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         # transformers checkpoints a layer in training mode only, and loads every model in evaluation mode.
@@ -157,11 +171,44 @@ def open_session(
             name=recipe.optimizer.value,
             weight_decay=recipe.weight_decay,
             embeddings=_embedding_names(model, tables),
+            faster=frozenset(name for name in masters.parameters if ".lora_B." in name),
+            ratio=recipe.lora_plus_ratio,
         ),
-        trainable=describe_trainable(model),
+        trainable=describe_trainable(model, recipe),
         held_out=_lay_out_for(forward, held_out, recipe, vocab_size=len(tokenizer)) if held_out else [],
         why_unpacked=why,
+        footprint=weights,
+        untrained=untrained,
+        notes=_token_notes(tokenizer, untrained),
     )
+
+
+def _wake_tokens(
+    base: PreTrainedModel, tokenizer: ChatTokenizer, weak: Mapping[int, bool]
+) -> tuple[int, ...]:
+    """Start control tokens whose rows are all but zero as new tokens are; all of `weak` are to be trained."""
+    faint = [token for token, is_faint in weak.items() if is_faint]
+    known = tokenizer.tokenizer.eos_token_id
+    like = {} if known is None or known in faint else dict.fromkeys({*tokenizer.stop_ids} & {*faint}, known)
+    add_token_rows(base, len(tokenizer), faint, like=like)
+    return tuple(weak)
+
+
+def _token_notes(tokenizer: ChatTokenizer, untrained: Sequence[int]) -> tuple[str, ...]:
+    if not untrained:
+        return ()
+    names = ", ".join(str(tokenizer.tokenizer.convert_ids_to_tokens(token)) for token in untrained)
+    return (f"the base never trained the rows of {names}, which its template uses: they are trained now",)
+
+
+def _load_base(recipe: Recipe) -> PreTrainedModel:
+    """The model whose weights are trained, or beside whose frozen weights others are."""
+    if not METHODS[recipe.adapter].quantised:
+        return load_model(recipe.model)
+    compute: torch.dtype = getattr(torch, recipe.dtype.value)
+    base = load_quantized(recipe.model, compute=compute, device=default_device())
+    give_back_freed_memory()
+    return base
 
 
 def plan_of(recipe: Recipe, num_rows: int) -> Plan:
