@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -80,7 +80,7 @@ class Keys(BaseModel):
     def _true_is_not_one(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse `num_epochs: true`, which Python would read as 1."""
         field = cls.model_fields[info.field_name or ""]
-        if isinstance(value, bool) and field.annotation is not bool:
+        if isinstance(value, bool) and bool not in (field.annotation, *get_args(field.annotation)):
             raise ValueError("true and false are for switches")
         return value
 
@@ -249,8 +249,9 @@ class Recipe(Keys):
 
     # Precision and memory
     dtype: DType = Field(default=DType.BFLOAT16, description="Precision of the forward and backward passes.")
-    gradient_checkpointing: bool = Field(
-        default=False, description="Recompute activations: less memory, slower."
+    gradient_checkpointing: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Recompute activations: less memory, slower. `auto`: where they would not fit.",
     )
     compile: bool = Field(default=False, description="Compile the model with torch.compile.")
 

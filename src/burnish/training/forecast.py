@@ -86,8 +86,9 @@ def memory_of(
     """The peak memory of a step by part, in bytes."""
     width = _WIDTH[recipe.dtype]
     per_layer = anatomy.activation_values * width
-    kept = anatomy.hidden * width if recipe.gradient_checkpointing else per_layer
-    layers = pack_tokens * (kept * anatomy.layers + (per_layer if recipe.gradient_checkpointing else 0))
+    again = recipe.gradient_checkpointing is True  # `auto` is without, until it is found not to fit
+    kept = anatomy.hidden * width if again else per_layer
+    layers = pack_tokens * (kept * anatomy.layers + (per_layer if again else 0))
     return Memory(
         weights=_weights(recipe, anatomy),
         masters=trained * 4.0 if width == 2 else 0.0,
@@ -97,6 +98,19 @@ def memory_of(
         logits=float(min(CHUNK_ROWS, pack_tokens) * anatomy.vocabulary * (4 + width)),
         process=process,
     )
+
+
+def with_checkpointing(
+    recipe: Recipe, anatomy: Anatomy, *, trained: int, pack_tokens: int, room: float
+) -> Recipe:
+    """The recipe with `gradient_checkpointing: auto` decided: on where a step without it needs more than `room` bytes.
+
+    It depends on the whole of a device's memory and not on what is free, so that a resumed run decides alike.
+    """
+    if recipe.gradient_checkpointing != "auto":
+        return recipe
+    needed = memory_of(recipe, anatomy, trained=trained, pack_tokens=pack_tokens).total
+    return recipe.model_copy(update={"gradient_checkpointing": needed > room})
 
 
 def _weights(recipe: Recipe, anatomy: Anatomy) -> float:
@@ -114,7 +128,7 @@ def operations(recipe: Recipe, anatomy: Anatomy, work: Work) -> float:
     Kaplan et al. 2020 (2N a token forward) without the embedding, with the head on graded rows only.
     """
     passes = 3 if recipe.adapter == Adapter.FULL else 2
-    again = 1 if recipe.gradient_checkpointing else 0
+    again = 1 if recipe.gradient_checkpointing is True else 0
     dense = 2.0 * anatomy.layer_parameters * work.computed_tokens * (passes + again)
     # Scores, and the values that they weigh, over what a token sees on average.
     attention = 4.0 * work.mean_context * anatomy.layers * anatomy.attention_width * work.computed_tokens
@@ -217,7 +231,7 @@ def what_to_change(forecast: Forecast, recipe: Recipe) -> Iterator[str]:
         f"{forecast.needed / GB:,.1f} GB are needed and {room / GB:,.1f} GB are there; the weights alone, in bf16, "
         f"are {weights / GB:,.1f} GB"
     )
-    if memory.activations > 0.2 * memory.total and not recipe.gradient_checkpointing:
+    if memory.activations > 0.2 * memory.total and recipe.gradient_checkpointing is not True:
         less = recipe.model_copy(update={"gradient_checkpointing": True})
         yield _alternative("gradient_checkpointing=true", less, forecast, forecast.trained)
     if memory.activations > 0.2 * memory.total and recipe.micro_batch_size != 1:

@@ -38,6 +38,7 @@ from burnish.training.events import Encoding, Event, Ready
 from burnish.training.loop import training_loop
 from burnish.training.merge import as_json, merge_quantized
 from burnish.training.oracle import settle
+from burnish.training.reckoning import Reckoning
 from burnish.training.record import Record
 from burnish.training.session import Session, TrainState, open_session
 
@@ -48,7 +49,8 @@ Show = Callable[[Event], None]
 class RunResult:
     """What a run came to; `final` is a transformers directory, complete.
 
-    `merge` says how far it is from the model that was trained, where the base was in 4 bits (`training.merge.Drift`).
+    `merge` says how far it is from the model that was trained, where the base was in 4 bits (`training.merge.Drift`);
+    `reckoning` what it held and took, beside what was expected (`training.reckoning`).
     """
 
     run: Path
@@ -61,6 +63,7 @@ class RunResult:
     rows: dict[str, Any]
     stopped_by: str
     merge: list[dict[str, Any]] | None = None
+    reckoning: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The result as `--json` prints it."""
@@ -144,13 +147,15 @@ def _train_in(
         record = Record(
             run, [tracker.value for tracker in recipe.report_to], settings=recipe.model_dump(mode="json")
         )
+        reckoning = Reckoning(session)
         try:
             for event in _events(session, run, notes):
+                reckoning.watch(event)
                 record.write(event)
                 show(event)
         finally:
             record.close()
-        return _finish(session, run)
+        return _finish(session, run, reckoning)
 
 
 def _events(session: Session, run: RunDirectory, notes: list[str]) -> Iterator[Event]:
@@ -189,7 +194,7 @@ def _restore(session: Session, run: RunDirectory) -> list[str]:
     return [*complaints, f"resuming after step {checkpoint.step}"]
 
 
-def _finish(session: Session, run: RunDirectory) -> RunResult:
+def _finish(session: Session, run: RunDirectory, reckoning: Reckoning) -> RunResult:
     """Export (the best weights where early stopping is on, else the last) and write the summary."""
     state = session.state
     finished = state.stopped_by != "interrupted"
@@ -219,6 +224,7 @@ def _finish(session: Session, run: RunDirectory) -> RunResult:
         rows=_row_counts(session),
         stopped_by=state.stopped_by or "finished",
         merge=run.read("merge.json") if finished and METHODS[session.recipe.adapter].quantised else None,
+        reckoning=reckoning.result(),
     )
     run.write("summary.json", result.as_dict())
     return result

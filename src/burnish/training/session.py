@@ -18,6 +18,7 @@ from burnish.data.pack import Pack, pack_all
 from burnish.data.plan import Plan
 from burnish.data.prepare import Prepared, encode_rows, read_rows
 from burnish.data.workers import Workers
+from burnish.models.anatomy import anatomy_of
 from burnish.models.forward import Forward, open_forward, why_unpacked
 from burnish.models.load import add_token_rows, default_device, load_model, start_model, vocabulary_tables
 from burnish.models.quantized import Footprint, exact_parameters, footprint, is_quantized, load_quantized
@@ -25,16 +26,18 @@ from burnish.models.tokenizer import ChatTokenizer
 from burnish.optim.build import Optimizer
 from burnish.optim.masters import Masters
 from burnish.optim.schedule import Schedule, warmup_length
-from burnish.parallel.runtime import give_back_freed_memory
+from burnish.parallel.runtime import device_memory, give_back_freed_memory, resident_bytes
 from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
 from burnish.training.certificate import recipe_tokenizer
+from burnish.training.forecast import Memory, memory_of, with_checkpointing
 from burnish.types import Example
 
 TOKENS_PER_PASS = {"cpu": 2048, "cuda": 16_384}
 """Tokens of a forward pass where `micro_batch_size` is `auto`: enough to keep a device busy, and few activations."""
 ROUND_TO = {"cpu": 32, "cuda": 1}
 """A pass is filled up to a multiple of so many tokens: a CPU's library compiles each new length, and keeps it."""
+RECOMPUTES = "activations are recomputed: kept, a step would need more memory than this device has"
 LOGITS_PER_PASS = 2**27
 """Where a model's own logits are graded (`models.head`), how many one pass may hold: 512 MiB in fp32."""
 
@@ -70,6 +73,7 @@ class Session:
     trainable: Trainable
     held_out: list[Pack]
     why_unpacked: str | None
+    expected: Memory
     footprint: Footprint | None = None
     untrained: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
@@ -107,6 +111,13 @@ def lay_out(
     return lay(max_tokens=longest * recipe.micro_batch_size, max_rows=recipe.micro_batch_size)
 
 
+def _largest_pack(recipe: Recipe, longest: int, device: str) -> int:
+    """The most tokens of one pass, as `lay_out` makes them."""
+    if recipe.micro_batch_size == "auto":
+        return max(longest, TOKENS_PER_PASS.get(device, 2048))
+    return longest * recipe.micro_batch_size
+
+
 def _lay_out_for(
     forward: Forward, examples: Sequence[Example], recipe: Recipe, *, vocab_size: int
 ) -> list[Pack]:
@@ -134,6 +145,7 @@ def open_session(
     recipe: Recipe, tokenizer: ChatTokenizer, data: Prepared, *, from_scratch: bool = False
 ) -> Session:
     """Load the model, make its weights trainable by the recipe's method, plan the updates."""
+    resident = 0 if default_device().type == "cuda" else resident_bytes()
     torch.manual_seed(recipe.seed)  # adapters and new models start from random weights
     base = start_model(recipe.model) if from_scratch else _load_base(recipe)
     weak = {} if from_scratch else untrained_tokens(base, set(tokenizer.control_ids) - {*tokenizer.new_ids})
@@ -145,6 +157,14 @@ def open_session(
     model = apply_adapter(base, recipe, new_tokens=[*tokenizer.new_ids, *untrained])
     compute = getattr(torch, recipe.dtype.value)
     masters = Masters(model, compute=compute, exact=exact_parameters(model))
+    trainable = describe_trainable(model, recipe)
+    anatomy = anatomy_of(recipe.model)
+    most = _largest_pack(recipe, int(data.train.lengths.max()), model.device.type)
+    decided = with_checkpointing(
+        recipe, anatomy, trained=trainable.parameters, pack_tokens=most, room=device_memory()
+    )
+    recomputes = () if decided == recipe or not decided.gradient_checkpointing else (RECOMPUTES,)
+    recipe = decided
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         # transformers checkpoints a layer in training mode only, and loads every model in evaluation mode.
@@ -174,12 +194,13 @@ def open_session(
             faster=frozenset(name for name in masters.parameters if ".lora_B." in name),
             ratio=recipe.lora_plus_ratio,
         ),
-        trainable=describe_trainable(model, recipe),
+        trainable=trainable,
+        expected=memory_of(recipe, anatomy, trained=trainable.parameters, pack_tokens=most, process=resident),
         held_out=_lay_out_for(forward, held_out, recipe, vocab_size=len(tokenizer)) if held_out else [],
         why_unpacked=why,
         footprint=weights,
         untrained=untrained,
-        notes=_token_notes(tokenizer, untrained),
+        notes=(*_token_notes(tokenizer, untrained), *recomputes),
     )
 
 
