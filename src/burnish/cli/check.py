@@ -50,9 +50,8 @@ def _print(report: CheckReport, output: Output) -> None:
     output.say("length  " + "  ".join(f"{name} {length}" for name, length in report.lengths.items()))
     output.say(f"chat template: {report.chat_template}; an answer ends at {' or '.join(report.stop_tokens)}")
     output.say(f"{report.steps:,} updates of a model of {report.num_parameters:,} parameters")
-    for title, counts in (("counted", report.unusual),):
-        for reason, count in counts.items():
-            output.say(f"  {title}: {count:,} {reason.replace('_', ' ')}")
+    for reason, count in report.unusual.items():
+        output.say(f"  counted: {count:,} {reason.replace('_', ' ')}")
     for finding in report.findings:
         output.say(f"  look at {finding.key} ({finding.saw}): {finding.advice}", style="yellow")
     for rule, count in report.violations.items():
