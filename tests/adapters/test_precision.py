@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 
 from burnish.adapters.apply import apply_adapter
-from burnish.adapters.lora_xs import frozen_factors, load_factors
+from burnish.adapters.bottleneck import plain_name
+from burnish.adapters.factors import frozen_factors, load_factors, lora_layers
 from burnish.adapters.save import save_adapter
 from burnish.data.pack import build_pack
 from burnish.models.forward import open_forward, pack_attention
@@ -121,3 +122,37 @@ def test_lora_plus_moves_b_faster(optimizer: str) -> None:
     (slow, fast), (same, plain) = moved(16.0), moved(1.0)
     torch.testing.assert_close(slow, same)
     torch.testing.assert_close(fast, 16 * plain)
+
+
+def test_pissa_is_peft_s_own_pissa_over_an_untouched_base() -> None:
+    ours = apply_adapter(base("llama"), recipe("pissa"))
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=4, lora_alpha=4, init_lora_weights="pissa", target_modules="all-linear"
+    )
+    theirs = get_peft_model(base("llama"), config)
+    ids = torch.tensor([[3, 4, 5, 9, 20]])
+    found = []
+    for model in (ours, theirs):
+        rate = 0.05
+        for _ in range(2):  # the second gradient is taken where both have moved
+            model.zero_grad()
+            loss = model(input_ids=ids, labels=ids).loss
+            loss.backward()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    if parameter.grad is not None:
+                        parameter -= rate * parameter.grad
+        found.append(loss.detach())
+        for name, layer in lora_layers(model):
+            found.append((layer.lora_B["default"].weight @ layer.lora_A["default"].weight).detach())
+            if model is theirs:
+                remainder = layer.get_base_layer().weight - base("llama").get_parameter(
+                    plain_name(name) + ".weight"
+                )
+                found[-1] = found[-1] + remainder
+    half = len(found) // 2
+    for one, other in zip(found[:half], found[half:], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-5)
+    untouched = base("llama").state_dict()
+    for name, layer in lora_layers(ours):
+        assert torch.equal(layer.get_base_layer().weight, untouched[plain_name(name) + ".weight"])

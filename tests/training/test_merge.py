@@ -72,7 +72,9 @@ def test_as_many_parameters_are_trained_beside_4_bits_as_beside_16(
     model_directory: ModelDirectory, data_file: Path, tmp_path: Path
 ) -> None:
     over = {
-        adapter: prepare(recipe(model_directory("wide"), data_file, tmp_path, adapter=adapter).recipe).trainable
+        adapter: prepare(
+            recipe(model_directory("wide"), data_file, tmp_path, adapter=adapter).recipe
+        ).trainable
         for adapter in ("lora", "qlora", "dora", "qdora")
     }
     assert over["qlora"] == over["lora"] and over["qdora"] == over["dora"]

@@ -2,6 +2,7 @@
 
 full          every parameter but those that `freeze` names
 low-rank      PEFT's LoRA layers, with what the method's row in `recipe.methods` tells PEFT
+principal     the same layers, which start as the base's leading singular parts (`adapters.pissa`)
 core          the same layers, with the base's singular vectors around a trained core (`adapters.lora_xs`)
 bottleneck    hooks behind attention and MLP (`adapters.bottleneck`); PEFT trains the token rows
 """
@@ -17,12 +18,14 @@ from typing import Any
 
 from peft import LoraConfig, PeftModel, TrainableTokensConfig, get_peft_model
 from peft.tuners.lora.layer import ParamWrapper
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from burnish.adapters.bottleneck import CHILD, add_bottleneck, plain_name
-from burnish.adapters.lora_xs import ADAPTER, lora_layers, take_core
-from burnish.adapters.targets import find_targets, fused_experts, shortened, why_experts_stay
+from burnish.adapters.factors import lora_layers
+from burnish.adapters.lora_xs import take_core
+from burnish.adapters.pissa import take_principal
+from burnish.adapters.targets import find_targets, frozen_experts, shortened, why_experts_stay
 from burnish.adapters.tokens import heads_to_train_whole, own_head, token_rows
 from burnish.errors import UsageError
 from burnish.recipe.methods import METHODS, Injection
@@ -72,6 +75,10 @@ def apply_adapter(
             return _freeze(model, recipe, new_tokens)
         case Injection.LOW_RANK:
             return _inject(model, recipe, tokens)
+        case Injection.PRINCIPAL:
+            tuned = _inject(model, recipe, tokens)
+            take_principal(tuned)
+            return tuned
         case Injection.CORE:
             tuned = _inject(model, recipe, tokens)
             take_core(tuned)
@@ -85,9 +92,8 @@ def describe_trainable(model: nn.Module, recipe: Recipe | None = None) -> Traina
     parameters = list(model.parameters())
     modules = [_label(name, layer) for name, layer in lora_layers(model)]
     modules += [plain_name(name) for name, module in model.named_modules() if CHILD in module._modules]
-    adapted = {id(layer.get_param()) for _, layer in lora_layers(model) if isinstance(layer, ParamWrapper)}
-    experts = [p for _, p in fused_experts(model) if not p.requires_grad and id(p) not in adapted]
-    frozen = sum(p.numel() for p in experts)
+    experts = [weight for weight in frozen_experts(model) if not weight.requires_grad]
+    frozen = sum(_count(weight) for weight in experts)
     notes = []
     if frozen:
         why = (recipe and why_experts_stay(recipe)) or "the recipe does not name them"
@@ -100,7 +106,7 @@ def describe_trainable(model: nn.Module, recipe: Recipe | None = None) -> Traina
     )
 
 
-def _count(parameter: nn.Parameter) -> int:
+def _count(parameter: Tensor) -> int:
     """The weights that a parameter stands for: of a matrix in 4 bits, twice as many as it has bytes."""
     state = getattr(parameter, "quant_state", None)
     return parameter.numel() if state is None else int(state.shape.numel())
@@ -146,19 +152,7 @@ def _inject(model: PreTrainedModel, recipe: Recipe, tokens: list[int]) -> PeftMo
             "ignore", message="fan_in_fan_out is set to False"
         )  # PEFT sets it itself, and says so
         # The masters in optim.masters are fp32; the model's own copies stay in the compute dtype.
-        tuned = get_peft_model(model, config, autocast_adapter_dtype=False)
-    if METHODS[recipe.adapter].options.get("init_lora_weights") == "pissa":
-        _remember_start(tuned)
-    return tuned
-
-
-def _remember_start(model: PeftModel) -> None:
-    """PiSSA took its first A and B out of the base: what is saved for the untouched base needs them."""
-    for _, layer in lora_layers(model):
-        layer.pissa_start = (
-            layer.lora_A[ADAPTER].weight.detach().clone(),
-            layer.lora_B[ADAPTER].weight.detach().clone(),
-        )
+        return get_peft_model(model, config, autocast_adapter_dtype=False)
 
 
 def _bottleneck(model: PreTrainedModel, recipe: Recipe, tokens: list[int]) -> PreTrainedModel | PeftModel:

@@ -10,17 +10,11 @@ saved is plain LoRA.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 import torch
 import torch.nn.functional as F
-from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from torch import Tensor, nn
 
-ADAPTER = "default"
-LARGEST_EXACT = 2048
-"""Matrices whose shorter side is longer are decomposed by random projection: seconds, where it would be minutes."""
+from burnish.adapters.factors import ADAPTER, base_matrices, leading_parts, lora_layers
 
 
 class Core(nn.Module):
@@ -56,57 +50,8 @@ def take_core(model: nn.Module) -> None:
         a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
         experts = int(getattr(layer, "num_experts", 1))
         rank = a.shape[0] // experts
-        lefts, rights = zip(*(_factors(w, rank) for w in _base_matrices(layer)), strict=True)
+        lefts, rights = zip(*(leading_parts(w, rank) for w in base_matrices(layer)), strict=True)
         a.copy_(torch.cat(rights).view(a.shape))
         b.copy_(torch.stack(lefts, dim=-1).reshape(b.shape))
         a.requires_grad_(False)
         layer.lora_B[ADAPTER] = Core(b.detach(), experts)
-
-
-def lora_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """PEFT's LoRA layers by name."""
-    for name, module in model.named_modules():
-        if isinstance(module, LoraLayer) and ADAPTER in module.lora_A:
-            yield name, module
-
-
-def frozen_factors(model: nn.Module) -> dict[str, Tensor]:
-    """What R is relative to, by parameter name: a checkpoint keeps it, for another machine's SVD has other signs."""
-    cores = {name for name, module in model.named_modules() if isinstance(module, Core)}
-    mine = {f"{name}.frozen" for name in cores}
-    mine |= {f"{name}.weight".replace(".lora_B.", ".lora_A.") for name in cores}
-    return {name: parameter for name, parameter in model.named_parameters() if name in mine}
-
-
-@torch.no_grad()
-def load_factors(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
-    """Take a checkpoint's factors over."""
-    for name, parameter in frozen_factors(model).items():
-        parameter.copy_(saved[name])
-
-
-def _base_matrices(layer: Any) -> Iterator[Tensor]:
-    """The base's matrices `(N, K)` under a LoRA layer: one, or one for each expert."""
-    if isinstance(layer, ParamWrapper):
-        weight = layer.get_param()
-        if weight.dim() == 3:
-            flipped = layer._did_swap_in_out_features  # then experts lie as (E, out, in)
-            yield from (one if flipped else one.t() for one in weight)
-            return
-        yield weight
-        return
-    weight = layer.get_base_layer().weight
-    yield weight.t() if layer.fan_in_fan_out else weight
-
-
-def _factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """U S `(N, r)` and V' `(r, K)` of the r largest singular values; the largest number of a row of V' is positive."""
-    exact = weight.detach().float()
-    if min(exact.shape) <= LARGEST_EXACT:
-        u, s, vt = torch.linalg.svd(exact, full_matrices=False)
-    else:
-        u, s, v = torch.svd_lowrank(exact, q=min(rank + 16, *exact.shape), niter=4)
-        vt = v.t()
-    u, s, vt = u[:, :rank], s[:rank], vt[:rank]
-    sign = vt.gather(1, vt.abs().argmax(dim=1, keepdim=True)).sign()
-    return u * s * sign.t(), vt * sign

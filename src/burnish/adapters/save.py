@@ -1,7 +1,7 @@
 """A trained adapter out of a model: folded into plain LoRA and saved, merged into the base, and taken out again.
 
 lora, dora, rslora    PEFT's own files as they are
-pissa                 scale (B A - B0 A0): plain LoRA of rank 2r for the base as it was, not for its remainder
+pissa                 scale (B A - B0 A0): plain LoRA of rank 2r
 lora_xs               B R for B: plain LoRA of the same rank
 bottleneck            `adapters.bottleneck`'s own files; it is in no way a LoRA, and merges into nothing
 """
@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from burnish.adapters.bottleneck import CHILD, plain_name, remove_bottleneck, save_bottleneck
-from burnish.adapters.lora_xs import ADAPTER, Core, lora_layers
+from burnish.adapters.factors import ADAPTER, lora_layers
+from burnish.adapters.lora_xs import Core
+from burnish.adapters.pissa import Beside
 
 
 def has_adapter(model: nn.Module) -> bool:
@@ -85,8 +87,7 @@ def merged_in_place(model: PeftModel) -> Iterator[None]:
 
 def _plain_config(model: PeftModel, config: Any) -> LoraConfig:
     plain = copy.deepcopy(config)
-    if any(hasattr(layer, "pissa_start") for _, layer in lora_layers(model)):
-        plain.init_lora_weights = True
+    if any(isinstance(module, Beside) for module in model.modules()):
         plain.r, plain.lora_alpha = 2 * plain.r, 2 * plain.lora_alpha
         plain.rank_pattern = {name: 2 * rank for name, rank in plain.rank_pattern.items()}
         plain.alpha_pattern = {name: 2 * alpha for name, alpha in plain.alpha_pattern.items()}
@@ -97,17 +98,12 @@ def _folded(model: PeftModel) -> dict[str, Tensor]:
     """The state dict as plain LoRA has it."""
     state: dict[str, Tensor] = model.state_dict()
     for name, layer in lora_layers(model):
-        a_name, b_name = (f"{name}.lora_{part}.{ADAPTER}" for part in "AB")
-        a, b = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
-        if isinstance(b, Core):
-            for part in ("frozen", "core"):
-                del state[f"{b_name}.{part}"]
-            state[f"{b_name}.weight"] = copy.deepcopy(b).float().weight
-            state[f"{a_name}.weight"] = a.weight.float()
-        elif hasattr(layer, "pissa_start"):
-            first_a, first_b = layer.pissa_start
-            state[f"{a_name}.weight"] = torch.cat([a.weight, first_a.to(a.weight)])
-            state[f"{b_name}.weight"] = torch.cat([b.weight, -first_b.to(b.weight)], dim=1)
+        for part in ("lora_A", "lora_B"):
+            matrix, key = getattr(layer, part)[ADAPTER], f"{name}.{part}.{ADAPTER}"
+            if isinstance(matrix, (Core, Beside)):
+                for own in matrix.state_dict():
+                    del state[f"{key}.{own}"]
+                state[f"{key}.weight"] = copy.deepcopy(matrix).float().weight
     return state
 
 

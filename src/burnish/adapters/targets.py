@@ -9,11 +9,11 @@ expert's `gate_proj` would silently be dropped. Those go to the second list as w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from torch import nn
+from peft.tuners.lora.layer import ParamWrapper
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -53,11 +53,10 @@ def find_targets(model: PreTrainedModel, recipe: Recipe) -> Targets:
     modules, parameters, ranks = [], [], {}
     for name in chosen:
         leaf = name.rpartition(".")[2]
-        shape = fused[name].shape if name in fused else _shape(linear[name])
-        rank = min(recipe.lora_r, *shape[-2:])
+        rank = min(recipe.lora_r, *(fused[name].shape[1:] if name in fused else _sides(linear[name])))
         if name in fused or (fused and leaf in ONCE_EXPERTS):
-            if not can_fuse:
-                continue
+            if not can_fuse or _is_packed(linear.get(name)):
+                continue  # the run says so: `frozen_experts`
             name = name if name in fused else f"{name}.weight"
             parameters.append(name)
         else:
@@ -65,14 +64,6 @@ def find_targets(model: PreTrainedModel, recipe: Recipe) -> Targets:
         if rank < recipe.lora_r:
             ranks[re.escape(name)] = rank
     return Targets(tuple(modules), tuple(parameters), ranks)
-
-
-def _shape(layer: nn.Module) -> Sequence[int]:
-    """The sides of a layer's matrix, which in 4 bits lies as one long column."""
-    weight: Any = layer.weight
-    state = getattr(weight, "quant_state", None)
-    shape: Sequence[int] = weight.shape if state is None else state.shape
-    return shape
 
 
 def why_experts_stay(recipe: Recipe) -> str | None:
@@ -92,6 +83,17 @@ def fused_experts(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
             for leaf, parameter in module.named_parameters(recurse=False):
                 if parameter.dim() == 3 and len(parameter) == count:
                     yield f"{name}.{leaf}", parameter
+
+
+def frozen_experts(model: nn.Module) -> Iterator[Tensor]:
+    """Of a mixture, the weights of experts, shared ones too, that carry no adapter."""
+    found: list[Tensor] = [parameter for _, parameter in fused_experts(model)]
+    adapted = {id(layer.get_param()) for layer in model.modules() if isinstance(layer, ParamWrapper)}
+    for name, module in model.named_modules():
+        leaf = name.replace(".base_layer", "").rpartition(".")[2]
+        if found and isinstance(module, nn.Linear) and leaf in ONCE_EXPERTS:
+            found.append(module.weight)
+    yield from (weight for weight in found if id(weight) not in adapted)
 
 
 def layer_of(name: str) -> int | None:
@@ -143,6 +145,19 @@ def _chosen(
             remedy="say adapter=lora and lora_dropout=0, or leave the experts out",
         )
     return list(found)
+
+
+def _sides(module: nn.Module) -> tuple[int, ...]:
+    """Inputs and outputs of a layer; the weight itself may be packed, in 4 bits."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    assert isinstance(module, Conv1D)
+    return tuple(module.weight.shape)
+
+
+def _is_packed(module: nn.Module | None) -> bool:
+    """Whether a layer is in 4 bits: PEFT adapts it as a layer, and not as a parameter."""
+    return module is not None and not module.weight.is_floating_point()  # type: ignore[operator]
 
 
 def _by_expression(pattern: str, names: Iterable[str], model: nn.Module) -> list[str]:

@@ -100,14 +100,41 @@ class Grading:
 PLAIN = LogitRule()
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a head that are trained where the others are frozen: `index` `(N,)`, `values` `(N, H)`."""
+
+    index: Tensor
+    values: Tensor
+
+    def written_into(self, weight: Tensor) -> Tensor:
+        """The head with these rows in it, which a gradient reaches."""
+        return weight.index_copy(0, self.index, self.values.to(weight.dtype))
+
+    def laid_over(self, weight: Tensor) -> Tensor:
+        """The head `(V, H)` with these rows in it, without gradient; good until the next call."""
+        whole = workspace("whole", weight.shape, weight).copy_(weight.detach())
+        return whole.index_copy_(0, self.index, self.values.detach().to(whole.dtype))
+
+
 def head_loss(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, grading: Grading, rule: LogitRule = PLAIN
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    grading: Grading,
+    rule: LogitRule = PLAIN,
+    rows: Rows | None = None,
 ) -> tuple[Tensor, Tensor]:
     """sum(weight * nll) of hidden rows `(R, H)` under a head `(V, H)`; and -ln p of each target, without gradient.
 
-    The sum is not divided by anything: a gradient of 1 flows in, and whoever has the whole batch divides.
+    The sum is not divided by anything: a gradient of 1 flows in, and whoever has the whole batch divides. With
+    `rows` the head is frozen but for these.
     """
-    summed, nll = _HeadLoss.apply(hidden, weight, bias, grading, rule, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+    index, values = (None, None) if rows is None else (rows.index, rows.values)
+    whole = weight if rows is None else rows.laid_over(weight)
+    summed, nll = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+        hidden, whole, bias, values, index, grading, rule, torch.is_grad_enabled()
+    )
     if grading.order is not None:
         nll = torch.empty_like(nll).index_copy_(0, grading.order, nll)
     return summed, nll
@@ -122,21 +149,24 @@ class _HeadLoss(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        values: Tensor | None,
+        index: Tensor | None,
         grading: Grading,
         rule: LogitRule,
         graded: bool,
     ) -> tuple[Tensor, Tensor]:
-        needs = [graded and need for need in ctx.needs_input_grad[:3]]
+        needs = [graded and need for need in ctx.needs_input_grad[:4]]
         nll, sums = [], []
-        gradients = _Gradients(hidden, weight, bias, needs)
+        gradients = _Gradients(hidden, weight, bias, needs, index)
         for first in range(0, len(hidden), CHUNK):
             stop = min(first + CHUNK, len(hidden))
-            logits = F.linear(hidden[first:stop], weight, bias)
+            logits = _linear(hidden[first:stop], weight, bias)
             part, found = grade_logits(logits, grading.rows(first, stop), rule, keep=any(needs))
             nll.append(found)
             sums.append(part)
             if any(needs):
                 gradients.add(first, stop, logits)
+        gradients.finish()
         ctx.present = [one is not None for one in gradients.all]
         ctx.save_for_backward(*(one for one in gradients.all if one is not None))
         exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
@@ -151,14 +181,50 @@ class _HeadLoss(torch.autograd.Function):
         grads = [next(saved) if present else None for present in ctx.present]
         if by.device.type != "cpu" or float(by) != 1.0:
             grads = [None if one is None else one * by.to(one.dtype) for one in grads]
-        return (*grads, None, None, None)
+        return (*grads, None, None, None, None)
+
+
+_kept: dict[tuple[Any, ...], Tensor] = {}
+
+
+def workspace(purpose: str, shape: torch.Size, like: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+    """Uninitialised memory that is used again by the next caller with the same purpose.
+
+    Chunks of logits are the largest blocks of a step, and their last one differs in size from step to step:
+    taken from the allocator and given back, they leave holes that nothing fits (docs/lab_notes.md). On CUDA,
+    torch's own cache serves.
+    """
+    dtype = dtype or like.dtype
+    if like.device.type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=like.device)
+    key = (purpose, shape[1:], dtype)
+    found = _kept.get(key)
+    if found is None or len(found) < shape[0]:
+        found = _kept[key] = torch.empty(shape, dtype=dtype)
+    return found[: shape[0]]
+
+
+def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Logits of a chunk, in memory that the next chunk takes over."""
+    logits = workspace("logits", torch.Size([len(rows), len(weight)]), rows)
+    if bias is None:
+        return torch.mm(rows, weight.t(), out=logits)
+    return torch.addmm(bias, rows, weight.t(), out=logits)
 
 
 class _Gradients:
-    """The gradients of hidden rows, head and bias, filled chunk by chunk; the head's is summed in fp32 or better."""
+    """The gradients of hidden rows, head, bias and trained rows, filled chunk by chunk; weights' in fp32 or better."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: list[bool]) -> None:
-        self._hidden, self._weight = hidden, weight
+    def __init__(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: list[bool], index: Tensor | None
+    ) -> None:
+        self._hidden, self._weight, self._index = hidden, weight, index
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        self._values = (
+            hidden.new_zeros(len(index), hidden.shape[1], dtype=exact)
+            if index is not None and needs[3]
+            else None
+        )
         self._rows = torch.empty_like(hidden, memory_format=torch.contiguous_format) if needs[0] else None
         self._head = torch.zeros_like(weight) if needs[1] and not len(hidden) else None
         self._needs_head = needs[1]
@@ -168,20 +234,35 @@ class _Gradients:
         """Take in d loss / d logits of the rows `[first, stop)`, in the compute dtype."""
         if self._rows is not None:
             torch.mm(by_logits, self._weight, out=self._rows[first:stop])
-        if self._needs_head:
-            part = by_logits.t() @ self._hidden[first:stop]
-            if first == 0:
-                several = stop < len(self._hidden)
-                self._head = part.to(torch.promote_types(part.dtype, torch.float32)) if several else part
-            elif self._head is not None:
-                self._head += part
         if self._bias is not None:
             self._bias += by_logits.sum(0)
+        if self._values is not None and self._index is not None:
+            self._values += by_logits[:, self._index].t() @ self._hidden[first:stop]
+        if self._needs_head:
+            by_head, rows = by_logits.t(), self._hidden[first:stop]
+            if first == 0 and stop == len(self._hidden):
+                self._head = by_head @ rows
+                return
+            part = torch.mm(by_head, rows, out=workspace("head", self._weight.shape, self._weight))
+            if self._head is None:
+                exact = torch.promote_types(part.dtype, torch.float32)
+                self._head = workspace("sum", part.shape, part, dtype=exact).copy_(part)
+            else:
+                self._head += part
 
     @property
     def all(self) -> list[Tensor | None]:
         """In the order of the function's arguments."""
-        return [self._rows, None if self._head is None else self._head.to(self._weight.dtype), self._bias]
+        return [self._rows, self._head, self._bias, self._values]
+
+    def finish(self) -> None:
+        """Round the head's gradient, out of what is used again and into a tensor of its own."""
+        if self._head is not None and self._head.dtype != self._weight.dtype:
+            self._head = self._head.to(self._weight.dtype)
+        elif self._head is not None and len(self._hidden) > CHUNK:
+            self._head = self._head.clone()
+        if self._values is not None:
+            self._values = self._values.to(self._weight.dtype)
 
 
 def grade_logits(logits: Tensor, grading: Grading, rule: LogitRule, *, keep: bool) -> tuple[Tensor, Tensor]:
@@ -190,9 +271,8 @@ def grade_logits(logits: Tensor, grading: Grading, rule: LogitRule, *, keep: boo
         scratch = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
         return _grade_block(logits, scratch, grading, rule, keep=keep)
     size = min(len(logits), max(1, BLOCK_LOGITS // logits.shape[1]))
-    scratch = torch.empty(
-        size, logits.shape[1], dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device
-    )
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    scratch = workspace("block", torch.Size([size, logits.shape[1]]), logits, dtype=exact)
     if grading.plain and rule == PLAIN:
         return _grade_plainly(logits, scratch, grading, keep=keep)
     sums, nll = [], []
@@ -234,32 +314,49 @@ def _grade_block(
     """Every case: branch points, weights, smoothing, z-loss, scaled and capped logits. `z`, a copy, is used up."""
     rows, targets, weights = grading.row_of, grading.targets, grading.weights.to(z.dtype)
     smoothing, zeta = grading.label_smoothing, grading.z_loss
-    if rule.scale != 1.0:
-        z *= rule.scale
-    if rule.softcap is not None:
-        z.div_(rule.softcap).tanh_().mul_(rule.softcap)
-    at_target, lse = z[rows, targets], torch.logsumexp(z, -1)[rows]
-    nll = lse - at_target
-    value = nll + zeta * lse**2
-    if smoothing:
-        value += smoothing * (at_target - z.mean(-1)[rows])
-    summed = weighted_sum(value, weights)
+    _apply(rule, z)
+    at_target = z[rows, targets]
+    above_mean = at_target - z.mean(-1)[rows] if smoothing else 0.0
+    slope = (1 - (z / rule.softcap) ** 2) * rule.scale if rule.softcap is not None and keep else None
+    on_device = None if z.device.type == "cpu" else torch.logsumexp(z, -1)[rows] - at_target
+    p = torch.softmax(z, -1, out=z)
+    nll = _surprise(p, logits, grading, rule) if on_device is None else on_device
+    lse = nll + at_target
+    summed = weighted_sum(nll + zeta * lse**2 + smoothing * above_mean, weights)
     if not keep:
         return summed, nll
-    slope = None if rule.softcap is None else (1 - (z / rule.softcap) ** 2) * rule.scale
-    p = torch.softmax(z, -1, out=z)
     # d/dz: the softmax counts once per target, the target itself is taken away, smoothing spreads that over all.
-    counts = p.new_zeros(len(p))
-    p *= counts.index_add(0, rows, weights * (1 + 2 * zeta * lse))[:, None]
+    none = p.new_zeros(len(p))
+    counts = none.index_add(0, rows, weights * (1 + 2 * zeta * lse) if zeta else weights)
+    if p.device.type != "cpu" or not bool((counts == 1).all()):
+        p *= counts[:, None]
     p.index_put_((rows, targets), (smoothing - 1) * weights, accumulate=True)
     if smoothing:
-        p -= counts.index_add(0, rows, weights * (smoothing / p.shape[1]))[:, None]
+        p -= none.index_add(0, rows, weights * (smoothing / p.shape[1]))[:, None]
     if slope is not None:
         p *= slope
     elif rule.scale != 1.0:
         p *= rule.scale
     logits.copy_(p)
     return summed, nll
+
+
+def _apply(rule: LogitRule, z: Tensor) -> Tensor:
+    """What the model does to its head's output, in place."""
+    if rule.scale != 1.0:
+        z *= rule.scale
+    return z if rule.softcap is None else z.div_(rule.softcap).tanh_().mul_(rule.softcap)
+
+
+def _surprise(p: Tensor, logits: Tensor, grading: Grading, rule: LogitRule) -> Tensor:
+    """-ln of each target's probability in `p`, from `logits` where it is too small to be taken from there."""
+    shares = p[grading.row_of, grading.targets]
+    nll = -shares.log()
+    tiny = (shares <= TINY).nonzero()[:, 0]
+    if len(tiny):
+        z = _apply(rule, logits[grading.row_of[tiny]].to(p.dtype))
+        nll[tiny] = F.cross_entropy(z, grading.targets[tiny], reduction="none")
+    return nll
 
 
 def token_nll(logits: Tensor, targets: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def _without_meaning(method: Method) -> Iterator[str]:
         yield "freeze"
     if not method.has_rank:
         yield from RANK_KEYS
-    if method.injects != Injection.LOW_RANK:
+    if method.injects not in (Injection.LOW_RANK, Injection.PRINCIPAL):
         yield "lora_plus_ratio"
     if method.injects != Injection.BOTTLENECK:
         yield "bottleneck_size"

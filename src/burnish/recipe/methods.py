@@ -21,6 +21,7 @@ class Injection(StrEnum):
 
     NOTHING = "nothing"
     LOW_RANK = "low-rank"  # PEFT's LoRA layers: two trained matrices
+    PRINCIPAL = "principal"  # the same, which start as the base's leading singular parts and count from there
     CORE = "core"  # ours: the base's own singular vectors, frozen, around one trained r x r matrix
     BOTTLENECK = "bottleneck"  # ours: down, activation, up, behind each block of a layer
 
@@ -48,32 +49,35 @@ class Method:
     @property
     def has_rank(self) -> bool:
         """Whether the `lora_*` keys mean anything to it."""
-        return self.injects in (Injection.LOW_RANK, Injection.CORE)
+        return self.injects in (Injection.LOW_RANK, Injection.PRINCIPAL, Injection.CORE)
 
     def scale(self, rank: int, alpha: float) -> float:
         """How often the low-rank product counts: alpha / r, and alpha / sqrt(r) where the rank is to be stable."""
         return float(alpha / (rank**0.5 if self.options.get("use_rslora") else rank))
 
 
-_LOW_RANK: dict[str, Any] = {
-    "injects": Injection.LOW_RANK,
+_RATES: dict[str, Any] = {
     "learning_rate": 2e-4,
     "usual_rates": (1e-4, 5e-4),
 }
 
 METHODS: Mapping[Adapter, Method] = {
     Adapter.FULL: Method(Injection.NOTHING, learning_rate=2e-5, usual_rates=(1e-5, 5e-5)),
-    Adapter.LORA: Method(**_LOW_RANK),
-    Adapter.DORA: Method(**_LOW_RANK, options={"use_dora": True}, experts=False),
+    Adapter.LORA: Method(Injection.LOW_RANK, **_RATES),
+    Adapter.DORA: Method(Injection.LOW_RANK, **_RATES, options={"use_dora": True}, experts=False),
     # alpha does not follow the rank: that is what alpha / sqrt(r) is for. 8 is LoRA's scale of 2 at rank 16.
-    Adapter.RSLORA: Method(**_LOW_RANK, options={"use_rslora": True}, alpha=lambda rank: 8.0),
+    Adapter.RSLORA: Method(
+        Injection.LOW_RANK, **_RATES, options={"use_rslora": True}, alpha=lambda rank: 8.0
+    ),
     # Its matrices start as the base's largest singular parts: scale 1, as its authors have it.
-    Adapter.PISSA: Method(**_LOW_RANK, options={"init_lora_weights": "pissa"}, alpha=float, experts=False),
+    Adapter.PISSA: Method(Injection.PRINCIPAL, **_RATES, alpha=float, experts=False),
     Adapter.LORA_XS: Method(
         Injection.CORE, learning_rate=1e-3, usual_rates=(5e-4, 5e-3), highest_rate=2e-2, alpha=float
     ),
-    Adapter.QLORA: Method(**_LOW_RANK, quantised=True),
-    Adapter.QDORA: Method(**_LOW_RANK, options={"use_dora": True}, experts=False, quantised=True),
+    Adapter.QLORA: Method(Injection.LOW_RANK, **_RATES, quantised=True),
+    Adapter.QDORA: Method(
+        Injection.LOW_RANK, **_RATES, options={"use_dora": True}, experts=False, quantised=True
+    ),
     Adapter.BOTTLENECK: Method(
         Injection.BOTTLENECK, learning_rate=3e-4, usual_rates=(1e-4, 1e-3), merges=False
     ),

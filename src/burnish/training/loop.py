@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from burnish.adapters.lora_xs import frozen_factors
+from burnish.adapters.factors import frozen_factors
 from burnish.checkpoint.files import prune, save_checkpoint
 from burnish.data.plan import due
 from burnish.models.generate import generate

@@ -20,7 +20,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import is_bitsandbytes_available
 
-from burnish.adapters.lora_xs import load_factors
+from burnish.adapters.factors import load_factors
 from burnish.adapters.save import has_adapter, has_bottleneck, merged, save_adapter
 from burnish.checkpoint.files import load_checkpoint, newest_good
 from burnish.errors import BurnishError, MemoryExhausted, UsageError

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from peft import PeftModel
@@ -30,8 +31,12 @@ from burnish.recipe.schema import Recipe
 from burnish.training.certificate import recipe_tokenizer
 from burnish.types import Example
 
+TOKENS_PER_PASS = {"cpu": 2048, "cuda": 16_384}
+"""Tokens of a forward pass where `micro_batch_size` is `auto`: enough to keep a device busy, and few activations."""
+ROUND_TO = {"cpu": 32, "cuda": 1}
+"""A pass is filled up to a multiple of so many tokens: a CPU's library compiles each new length, and keeps it."""
 LOGITS_PER_PASS = 2**27
-"""How many logits one forward pass may hold: 512 MiB in fp32; a larger vocabulary means fewer tokens a pass."""
+"""Where a model's own logits are graded (`models.head`), how many one pass may hold: 512 MiB in fp32."""
 
 
 @dataclass(slots=True)
@@ -74,24 +79,44 @@ class Session:
 
     def packs(self, examples: Sequence[Example]) -> list[Pack]:
         """Examples laid out as micro-batches."""
-        return lay_out(
-            examples, self.recipe, vocab_size=len(self.tokenizer), packed=self.why_unpacked is None
-        )
+        return _lay_out_for(self.forward, examples, self.recipe, vocab_size=len(self.tokenizer))
 
 
-def lay_out(examples: Sequence[Example], recipe: Recipe, *, vocab_size: int, packed: bool) -> list[Pack]:
-    """Examples as packs whose size follows from `micro_batch_size`, or from the vocabulary where that is `auto`."""
-    automatic = min(8192, max(1024, LOGITS_PER_PASS // vocab_size))
+def lay_out(
+    examples: Sequence[Example],
+    recipe: Recipe,
+    *,
+    vocab_size: int,
+    packed: bool,
+    device: str = "cpu",
+    all_logits: bool = False,
+) -> list[Pack]:
+    """Examples as packs whose size follows from `micro_batch_size`, or from the device where that is `auto`.
+
+    `all_logits` says that a pack's logits are made at once, which a large vocabulary makes large.
+    """
+    automatic = TOKENS_PER_PASS.get(device, 2048)
+    if all_logits:
+        automatic = min(automatic, max(1024, LOGITS_PER_PASS // vocab_size))
     if not packed:
         return pack_all(examples, max_tokens=automatic, max_rows=1)
+    lay = partial(pack_all, examples, share_prefixes=recipe.share_prefixes, round_to=ROUND_TO.get(device, 1))
     if recipe.micro_batch_size == "auto":
-        return pack_all(examples, max_tokens=automatic, share_prefixes=recipe.share_prefixes)
+        return lay(max_tokens=automatic)
     longest = max(len(example) for example in examples)
-    return pack_all(
+    return lay(max_tokens=longest * recipe.micro_batch_size, max_rows=recipe.micro_batch_size)
+
+
+def _lay_out_for(
+    forward: Forward, examples: Sequence[Example], recipe: Recipe, *, vocab_size: int
+) -> list[Pack]:
+    return lay_out(
         examples,
-        max_tokens=longest * recipe.micro_batch_size,
-        max_rows=recipe.micro_batch_size,
-        share_prefixes=recipe.share_prefixes,
+        recipe,
+        vocab_size=vocab_size,
+        packed=forward.packed,
+        device=forward.device.type,
+        all_logits=forward.holds_all_logits,
     )
 
 
@@ -111,9 +136,10 @@ def open_session(
     """Load the model, make its weights trainable by the recipe's method, plan the updates."""
     torch.manual_seed(recipe.seed)  # adapters and new models start from random weights
     base = start_model(recipe.model) if from_scratch else _load_base(recipe)
+    weak = {} if from_scratch else untrained_tokens(base, set(tokenizer.control_ids) - {*tokenizer.new_ids})
     add_token_rows(base, len(tokenizer), tokenizer.new_ids, like=tokenizer.like)
     weights = footprint(base) if is_quantized(base) else None
-    untrained = () if from_scratch else _wake_tokens(base, tokenizer)
+    untrained = _wake_tokens(base, tokenizer, weak)
     why = why_unpacked(base) if recipe.packing else "packing: false"
     tables = vocabulary_tables(base)
     model = apply_adapter(base, recipe, new_tokens=[*tokenizer.new_ids, *untrained])
@@ -130,6 +156,7 @@ def open_session(
         plan.num_steps, warmup_steps=recipe.warmup_steps, warmup_ratio=recipe.warmup_ratio or 0.0
     )
     held_out = list(data.held_out.views())
+    forward = open_forward(model, packed=why is None, compiled=recipe.compile)
     return Session(
         recipe=recipe,
         tokenizer=tokenizer,
@@ -137,7 +164,7 @@ def open_session(
         plan=plan,
         schedule=Schedule(recipe.lr_scheduler.value, recipe.learning_rate, plan.num_steps, warmup),
         model=model,
-        forward=open_forward(model, packed=why is None, compiled=recipe.compile),
+        forward=forward,
         masters=masters,
         optimizer=Optimizer(
             masters.parameters,
@@ -148,7 +175,7 @@ def open_session(
             ratio=recipe.lora_plus_ratio,
         ),
         trainable=describe_trainable(model, recipe),
-        held_out=lay_out(held_out, recipe, vocab_size=len(tokenizer), packed=why is None) if held_out else [],
+        held_out=_lay_out_for(forward, held_out, recipe, vocab_size=len(tokenizer)) if held_out else [],
         why_unpacked=why,
         footprint=weights,
         untrained=untrained,
@@ -156,24 +183,22 @@ def open_session(
     )
 
 
-def _wake_tokens(base: PreTrainedModel, tokenizer: ChatTokenizer) -> tuple[int, ...]:
-    """Control tokens of the template that the base never trained: started as new tokens are, and trained."""
-    fresh = set(tokenizer.new_ids)
-    found = [token for token in untrained_tokens(base, tokenizer.control_ids) if token not in fresh]
-    ends = {*tokenizer.stop_ids} & set(found)
+def _wake_tokens(
+    base: PreTrainedModel, tokenizer: ChatTokenizer, weak: Mapping[int, bool]
+) -> tuple[int, ...]:
+    """Start control tokens whose rows are all but zero as new tokens are; all of `weak` are to be trained."""
+    faint = [token for token, is_faint in weak.items() if is_faint]
     known = tokenizer.tokenizer.eos_token_id
-    like = {} if known is None or known in found else dict.fromkeys(ends, known)
-    add_token_rows(base, len(tokenizer), found, like=like)
-    return tuple(found)
+    like = {} if known is None or known in faint else dict.fromkeys({*tokenizer.stop_ids} & {*faint}, known)
+    add_token_rows(base, len(tokenizer), faint, like=like)
+    return tuple(weak)
 
 
 def _token_notes(tokenizer: ChatTokenizer, untrained: Sequence[int]) -> tuple[str, ...]:
     if not untrained:
         return ()
     names = ", ".join(str(tokenizer.tokenizer.convert_ids_to_tokens(token)) for token in untrained)
-    return (
-        f"the base never trained the rows of {names}, which its template uses: they start at the mean and are trained",
-    )
+    return (f"the base never trained the rows of {names}, which its template uses: they are trained now",)
 
 
 def _load_base(recipe: Recipe) -> PreTrainedModel:
