@@ -208,7 +208,13 @@ def test_on_marble_the_held_out_loss_over_the_course_of_training_is_within_5_per
 
     write_demonstrations(tmp_path / "rows.jsonl")
     losses: dict[str, list[float]] = {"lora": [], "qlora": []}
-    keys = {"max_steps": 60, "global_batch_size": 16, "learning_rate": 4e-3, "val_set_size": 0.2, "max_length": 256}
+    keys = {
+        "max_steps": 60,
+        "global_batch_size": 16,
+        "learning_rate": 4e-3,
+        "val_set_size": 0.2,
+        "max_length": 256,
+    }
     for adapter, found in losses.items():
         for seed in range(3):
             asked = recipe("marble", tmp_path / "rows.jsonl", tmp_path, adapter=adapter, seed=seed, **keys)
