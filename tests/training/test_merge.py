@@ -200,28 +200,27 @@ def test_without_bitsandbytes_the_run_says_what_to_install(
 
 
 @pytest.mark.slow
-def test_on_marble_the_held_out_loss_is_within_5_percent_of_loras(tmp_path: Path) -> None:
+def test_on_marble_the_held_out_loss_over_the_course_of_training_is_within_5_percent_of_loras(
+    tmp_path: Path,
+) -> None:
+    """Four evaluations of three seeds: at the end alone marble's loss is near zero, and mostly the seed's doing."""
     from burnish.experiments.thesis import write_demonstrations
 
     write_demonstrations(tmp_path / "rows.jsonl")
     losses: dict[str, list[float]] = {"lora": [], "qlora": []}
+    keys = {
+        "max_steps": 60,
+        "global_batch_size": 16,
+        "learning_rate": 4e-3,
+        "val_set_size": 0.2,
+        "max_length": 256,
+    }
     for adapter, found in losses.items():
         for seed in range(3):
-            asked = recipe(
-                "marble",
-                tmp_path / "rows.jsonl",
-                tmp_path,
-                adapter=adapter,
-                seed=seed,
-                max_steps=60,
-                global_batch_size=16,
-                learning_rate=4e-3,
-                val_set_size=0.2,
-                max_length=256,
-            )
+            asked = recipe("marble", tmp_path / "rows.jsonl", tmp_path, adapter=adapter, seed=seed, **keys)
             session = prepare(asked.recipe)
-            for _ in range(60):
+            for step in range(1, 61):
                 take_step(session)
-            found.append(evaluate(session).loss)
-    lora, qlora = (sum(losses[adapter]) / 3 for adapter in ("lora", "qlora"))
-    assert qlora <= 1.05 * lora, losses
+                if step % 15 == 0:
+                    found.append(evaluate(session).loss)
+    assert sum(losses["qlora"]) <= 1.05 * sum(losses["lora"]), losses
