@@ -1,0 +1,105 @@
+"""The run's weights: as training left them, in fp32; merged; written in the dtype that was asked for."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import orjson
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from transformers import GenerationConfig, PreTrainedModel
+
+from burnish.adapters.apply import merged
+from burnish.errors import DataError
+from burnish.export.adapter_facts import CONFIG, WEIGHTS, AdapterFacts
+from burnish.export.source import Source
+from burnish.models.identity import CHAT_JSON
+from burnish.models.load import add_token_rows, load_model, save_model
+from burnish.models.locate import read_json
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+
+CPU = torch.device("cpu")
+
+
+def load_trained(source: Source) -> PreTrainedModel | PeftModel:
+    """The model as training left it, in fp32: the base with the adapter on it, or the whole model of final/."""
+    if source.adapter is None:
+        return load_model(str(source.run.final), dtype=torch.float32, device=CPU).eval()
+    base = load_model(source.recipe.model, dtype=torch.float32, device=CPU)
+    rows = base.get_input_embeddings().weight.shape[0]
+    add_token_rows(base, len(source.tokenizer), range(rows, len(source.tokenizer)))
+    model = PeftModel.from_pretrained(base, source.adapter.directory)
+    _require_all_loaded(model, source.adapter)
+    return model.eval()
+
+
+def _require_all_loaded(model: PeftModel, adapter: AdapterFacts) -> None:
+    """DataError where a tensor of the file has no place in the model, or a place has no tensor: PEFT only warns."""
+    found = set(adapter.tensors)
+    # PEFT also writes the embedding where its rows were added to; a copy of what the base has may be there or not.
+    missing = sorted(get_peft_model_state_dict(model, save_embedding_layers=False).keys() - found)
+    unused = sorted(found - get_peft_model_state_dict(model, save_embedding_layers=True).keys())
+    if unused or missing:
+        raise DataError(
+            f"{adapter.directory / WEIGHTS}: {len(missing)} tensors are missing ({(missing or ['none'])[0]}), "
+            f"{len(unused)} fit nothing ({(unused or ['none'])[0]})",
+            rule="an adapter fits its base: each of its tensors has one place there, and each place its tensor",
+            remedy="restore the run's adapter/; a renamed prefix makes an adapter without effect",
+        )
+
+
+def write_model(model: PreTrainedModel | PeftModel, source: Source, dtype: torch.dtype, out: Path) -> None:
+    """Write the whole model as plain transformers reads it: merged, cast once, with all that chat needs.
+
+    Consumes the model: it is merged in place and then has the dtype that was written.
+    """
+    whole = merged(model).to(dtype)
+    save_model(whole, source.tokenizer.tokenizer, out, stop_ids=source.stop_ids)
+    copy_chat(source, out)
+
+
+def write_adapter(source: Source, adapter: AdapterFacts, out: Path) -> None:
+    """Write the adapter as PEFT reads it, naming the base as others find it, with all that chat needs."""
+    out.mkdir(exist_ok=True)
+    shutil.copyfile(adapter.directory / WEIGHTS, out / WEIGHTS)
+    config = {**read_json(adapter.directory / CONFIG), "base_model_name_or_path": source.base}
+    (out / CONFIG).write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2) + b"\n")
+    end = source.tokenizer.tokenizer
+    GenerationConfig(
+        bos_token_id=end.bos_token_id,
+        eos_token_id=source.stop_ids,
+        pad_token_id=end.pad_token_id if end.pad_token_id is not None else source.stop_ids[0],
+    ).save_pretrained(out)
+    copy_chat(source, out)
+
+
+def copy_chat(source: Source, out: Path) -> None:
+    """Copy tokenizer, template and chat.json from the run, byte for byte."""
+    for name in (*TOKENIZER_FILES, CHAT_JSON):
+        if (source.place / name).is_file():
+            shutil.copyfile(source.place / name, out / name)
+
+
+def float_dtypes(model: PreTrainedModel | PeftModel) -> list[str]:
+    """The dtypes of a model's floating-point tensors, as safetensors spells them."""
+    kinds = {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()}
+    return sorted(SPELLED[kind] for kind in kinds)
+
+
+SPELLED = {
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.float64: "F64",
+}
