@@ -1,7 +1,7 @@
 """What an adapter is, read from its own files: what it is called, who loads it, whether it merges, how it is undone.
 
-    facts = read_adapter(run.adapter)
-    facts.vllm_obstacles()   -> ["it is DoRA: vLLM applies no magnitude vector"]
+facts = read_adapter(run.adapter)
+facts.vllm_obstacles()   -> ["it is DoRA: vLLM applies no magnitude vector"]
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq")
 
 @dataclass(frozen=True, slots=True)
 class AdapterFacts:
-    """One adapter directory in PEFT's format: its config and the names of its tensors."""
+    """One adapter directory in PEFT's format: its config, the names and the dtypes (`BF16`) of its tensors."""
 
     directory: Path
     config: dict[str, Any]
     tensors: tuple[str, ...]
+    dtypes: tuple[str, ...]
 
     @property
     def rank(self) -> int:
@@ -89,12 +90,13 @@ def read_adapter(directory: Path) -> AdapterFacts:
         )
     config = read_json(directory / CONFIG)
     try:
-        with safe_open(directory / WEIGHTS, framework="np") as file:
+        with safe_open(directory / WEIGHTS, framework="pt") as file:
             tensors = tuple(file.keys())
+            dtypes = {file.get_slice(name).get_dtype() for name in tensors}
     except Exception as error:  # safetensors' own error class is not exported under one name
         raise DataError(
             f"{directory / WEIGHTS}: {error}",
             rule="an adapter's weights are a whole safetensors file",
             remedy="restore the file, or train again",
         ) from error
-    return AdapterFacts(directory, config, tensors)
+    return AdapterFacts(directory, config, tensors, tuple(sorted(dtypes)))

@@ -59,7 +59,12 @@ def attempt_all(name: str, checks: Callable[[], Iterator[Check]]) -> list[Check]
 
 def failed(name: str, error: Exception) -> Check:
     """A check that could not be made."""
-    return {"check": name, "ok": False, "saw": f"{type(error).__name__}: {error}"[:2000], "expected": "no error"}
+    return {
+        "check": name,
+        "ok": False,
+        "saw": f"{type(error).__name__}: {error}"[:2000],
+        "expected": "no error",
+    }
 
 
 # ---- on files: tokenizer, template, stop ids, dtypes
@@ -101,7 +106,12 @@ def prompt_ids(tokenizer: Any, one: dict[str, Any], probe: dict[str, Any]) -> li
         day = datetime.datetime.fromisoformat(probe["date"])
         given["strftime_now"] = day.strftime
     encoded = tokenizer.apply_chat_template(
-        one["messages"], tools=one["tools"], add_generation_prompt=True, tokenize=True, return_dict=True, **given
+        one["messages"],
+        tools=one["tools"],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        **given,
     )
     return list(encoded["input_ids"])
 
@@ -221,9 +231,7 @@ ON_MODEL: dict[str, Callable[..., tuple[Any, Any]]] = {
 # ---- on probes
 
 
-def on_probes(
-    model: Any, directory: Path, probe: dict[str, Any], expected: list[Tensor]
-) -> Iterator[Check]:
+def on_probes(model: Any, directory: Path, probe: dict[str, Any], expected: list[Tensor]) -> Iterator[Check]:
     """Logits within the bound, and the same greedy answers."""
     config = GenerationConfig.from_pretrained(directory, local_files_only=True)
     asked = [one for one in probe["probes"] if "prompt_ids" in one]

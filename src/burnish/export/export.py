@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
-from transformers import PreTrainedModel
 
 from burnish.adapters.apply import merged
 from burnish.errors import UsageError
@@ -21,14 +19,25 @@ from burnish.export.adapter_facts import AdapterFacts
 from burnish.export.card import write_card
 from burnish.export.cold import near, same_answers
 from burnish.export.forms import GGUF_NAME, Form, Order
-from burnish.export.gguf_file import require_family, write_gguf
+from burnish.export.gguf_file import Chat, require_family, write_gguf
 from burnish.export.inverse import inverse_of, way_back
 from burnish.export.ollama import write_modelfile
 from burnish.export.parity import COLD, COLD_GGUF, Parity, run_cold
-from burnish.export.probe import EXACT, ROUNDED, answer_logits, base_of, described, take, write_probe
+from burnish.export.probe import (
+    EXACT,
+    ROUNDED,
+    answers,
+    ask_again,
+    asked,
+    base_of,
+    described,
+    take,
+    tell_gguf,
+    write_probe,
+)
 from burnish.export.source import Source, open_source
 from burnish.export.vllm import serve_command
-from burnish.export.weights import load_trained, write_adapter, write_model
+from burnish.export.weights import copy_chat, load_trained, write_adapter, write_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +107,9 @@ def _as_adapter(source: Source, form: Form) -> tuple[AdapterFacts | None, list[s
         return adapter, []
     if form is Form.VLLM and adapter is not None:
         obstacles = adapter.vllm_obstacles()
-        return (None, [f"merged, for vLLM cannot load the adapter: {'; '.join(obstacles)}"]) if obstacles else (adapter, [])
+        if not obstacles:
+            return adapter, []
+        return None, [f"merged, for vLLM cannot load the adapter: {'; '.join(obstacles)}"]
     return None, []
 
 
@@ -127,11 +138,13 @@ def _keep(order: Order, source: Source, staging: Path, parity: Parity) -> None:
     staging.rename(order.out)
 
 
-def _stage_adapter(source: Source, adapter: AdapterFacts, staging: Path, scratch: Path, parity: Parity) -> None:
+def _stage_adapter(
+    source: Source, adapter: AdapterFacts, staging: Path, scratch: Path, parity: Parity
+) -> None:
+    """Copy the adapter, and prove it on its base."""
     model = load_trained(source)
     probes, logits = take(model, source)
-    # The embedding may carry trained rows of its own around the base's weight: rows are counted, dtypes read, on disk.
-    written = {**described(model), "dtypes": adapter.dtypes, "base": base_of(source)}
+    written = {**described(model), "dtypes": list(adapter.dtypes), "base": base_of(source)}
     probe = write_probe(scratch, source, probes, logits, written=written)
     del model
     write_adapter(source, adapter, staging)
@@ -140,24 +153,54 @@ def _stage_adapter(source: Source, adapter: AdapterFacts, staging: Path, scratch
 
 
 def _stage_whole(source: Source, order: Order, staging: Path, scratch: Path, parity: Parity) -> None:
-    """Merge, cast, write; prove the merge and the cast here, and what was written in the cold."""
+    """Merge, cast, write; prove merge and cast here, and what was written in the cold."""
     dtype = source.dtype(order.dtype)
     model = load_trained(source)
-    trained_probes, trained = take(model, source)
+    probes, trained = take(model, source)
+    parity.notes["inverse"] = (
+        inverse_of(model, source, dtype) if isinstance(model, PeftModel) else way_back(None)
+    )
     if isinstance(model, PeftModel):
-        parity.notes["inverse"] = inverse_of(model, source, dtype)
         model = merged(model).eval()
-        found = [answer_logits(model, p["prompt_ids"], p["answer_ids"]) for p in trained_probes if "answer_ids" in p]
-        parity.checks.append(near("merge", found, trained, **MERGED))
-    else:
-        parity.notes["inverse"] = way_back(None)
+        parity.checks.append(near("merge", ask_again(model, probes), trained, **EXACT))
     write_model(model, source, dtype, staging)
     written = {**described(model), "base": None}
-    probes, logits = take(model.float(), source)
-    parity.checks.append(near("rounding", logits_of(model, trained_probes), trained, **ROUNDED[dtype]))
-    parity.checks.append(
-        same_answers("rounding_greedy", answers(probes), answers(trained_probes), logits_of(model, trained_probes), trained)
-    )
-    probe = write_probe(scratch, source, probes, logits, written=written)
+    model.float()
+    again, logits = take(model, source)
+    found = ask_again(model, probes)
+    parity.checks.append(near("rounding", found, trained, **ROUNDED[dtype]))
+    parity.checks.append(same_answers("rounding_greedy", answers(again), answers(probes), found, trained))
+    probe = write_probe(scratch, source, again, logits, written=written)
     del model
     parity.checks += run_cold(COLD, staging, probe, scratch / "report.json")
+
+
+def _stage_gguf(source: Source, order: Order, staging: Path, scratch: Path, parity: Parity) -> list[str]:
+    """Make the GGUF file of the merged folder, prove it against that folder, and leave it in the folder's place."""
+    hub = scratch / "merged"
+    shutil.move(staging, hub)
+    staging.mkdir()
+    name = GGUF_NAME.format(order.quantization.value)
+    chat = chat_of(source)
+    write_gguf(hub, staging / name, order.quantization, chat, name=source.name)
+    probe = tell_gguf(scratch / "probe.json", order.quantization)
+    parity.checks += run_cold(COLD_GGUF, staging / name, hub, probe, scratch / "report-gguf.json")
+    copy_chat(source, staging)
+    shutil.copyfile(hub / "generation_config.json", staging / "generation_config.json")
+    if order.form is Form.OLLAMA:
+        return write_modelfile(source, name, staging / "Modelfile", begins_with_bos=chat.begins_with_bos)
+    return []
+
+
+def chat_of(source: Source) -> Chat:
+    """What a GGUF file has to say of chat, as training fed it."""
+    tokenizer = source.tokenizer.tokenizer
+    probes = [probe["prompt_ids"] for probe in asked(source) if "prompt_ids" in probe]
+    bos = tokenizer.bos_token_id
+    return Chat(
+        template=source.tokenizer.template.source if source.tokenizer.template else None,
+        stop_ids=source.stop_ids,
+        eos_id=tokenizer.eos_token_id,
+        bos_id=bos,
+        begins_with_bos=bos is not None and bool(probes) and all(ids[:1] == [bos] for ids in probes),
+    )

@@ -74,7 +74,11 @@ def run_cold(script: Path, *words: Path) -> list[dict[str, Any]]:
     env = {name: os.environ[name] for name in KEPT if name in os.environ} | SET
     # -P: the folder of the script holds modules of burnish, which must not be found there by accident.
     ran = subprocess.run(
-        [sys.executable, "-P", str(script), *map(str, words)], env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-P", str(script), *map(str, words)],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if ran.returncode != 0 or not report.is_file():
         raise BurnishError(

@@ -20,9 +20,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from burnish.chat.template import TemplateRefusal
+from burnish.export.cold import weight
+from burnish.export.forms import Quantization
 from burnish.export.source import Source
 from burnish.export.weights import float_dtypes
-from burnish.models.generate import evaluating, generate, num_positions
+from burnish.models.generate import evaluating, generate
 from burnish.models.locate import locate
 from burnish.models.tokenizer import ChatTokenizer, Prompt
 
@@ -125,6 +127,25 @@ def answer_logits(
     return rows[first : first + len(answer_ids)].float().contiguous()
 
 
+def ask_again(model: PreTrainedModel | PeftModel, probes: list[dict[str, Any]]) -> list[Tensor]:
+    """The logits of another model for the very same prompts and answers."""
+    return [
+        answer_logits(model, one["prompt_ids"], one["answer_ids"]) for one in probes if "answer_ids" in one
+    ]
+
+
+def answers(probes: list[dict[str, Any]]) -> list[list[int]]:
+    """The greedy answers that were taken."""
+    return [probe["answer_ids"] for probe in probes if "answer_ids" in probe]
+
+
+def tell_gguf(path: Path, quantization: Quantization) -> Path:
+    """Add to probe.json how the file that is made of the merged model is quantised."""
+    value = orjson.loads(path.read_bytes())
+    path.write_bytes(orjson.dumps({**value, "quantization": quantization.value}))
+    return path
+
+
 def write_probe(
     folder: Path,
     source: Source,
@@ -156,11 +177,11 @@ def write_probe(
 
 def described(model: PreTrainedModel | PeftModel) -> dict[str, Any]:
     """What of the weights must be found again: dtypes, rows of the vocabulary, whether the head is the embedding."""
-    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings()
+    embedding, head = weight(model.get_input_embeddings()), weight(model.get_output_embeddings())
     return {
         "dtypes": float_dtypes(model),
-        "rows": int(embedding.shape[0]),
-        "tied": head is not None and head.weight.data_ptr() == embedding.data_ptr(),
+        "rows": len(embedding),
+        "tied": head.data_ptr() == embedding.data_ptr(),
     }
 
 

@@ -64,7 +64,9 @@ def open_source(path: Path) -> Source:
     """Open a run directory; UsageError where it is not finished, DataError where its parts disagree."""
     run = open_run(path)
     recipe = load_recipe(run.path / "resolved.yaml", []).recipe
-    adapter = read_adapter(run.adapter) if recipe.adapter is not Adapter.FULL and run.adapter.is_dir() else None
+    adapter = (
+        read_adapter(run.adapter) if recipe.adapter is not Adapter.FULL and run.adapter.is_dir() else None
+    )
     weights = list(run.final.glob("*.safetensors"))
     if adapter is None and not weights:
         raise UsageError(

@@ -10,7 +10,6 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from transformers import GenerationConfig, PreTrainedModel
 
-from burnish.adapters.apply import merged
 from burnish.errors import DataError
 from burnish.export.adapter_facts import CONFIG, WEIGHTS, AdapterFacts
 from burnish.export.source import Source
@@ -59,14 +58,19 @@ def _require_all_loaded(model: PeftModel, adapter: AdapterFacts) -> None:
         )
 
 
-def write_model(model: PreTrainedModel | PeftModel, source: Source, dtype: torch.dtype, out: Path) -> None:
-    """Write the whole model as plain transformers reads it: merged, cast once, with all that chat needs.
-
-    Consumes the model: it is merged in place and then has the dtype that was written.
-    """
-    whole = merged(model).to(dtype)
-    save_model(whole, source.tokenizer.tokenizer, out, stop_ids=source.stop_ids)
+def write_model(model: PreTrainedModel, source: Source, dtype: torch.dtype, out: Path) -> None:
+    """Write a whole model as plain transformers reads it, cast once; the argument has that dtype from then on."""
+    cast(model, dtype)
+    save_model(model, source.tokenizer.tokenizer, out, stop_ids=source.stop_ids)
     copy_chat(source, out)
+
+
+def cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Cast what is saved, and no more: `model.to` would round RoPE's frequencies too, which every load computes anew."""
+    saved = model.state_dict().keys()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if name in saved and tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
 
 
 def write_adapter(source: Source, adapter: AdapterFacts, out: Path) -> None:
