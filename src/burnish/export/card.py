@@ -48,7 +48,7 @@ def write_card(
     sections = [
         _front_matter(source, order.form),
         f"# {source.name}",
-        f"{code(source.recipe.model)}, fine-tuned with [burnish](https://pypi.org/project/burnish/) "
+        f"{code(source.recipe.model)}, fine-tuned with burnish "
         f"({code(source.recipe.adapter.value)}). This folder is the run exported as `{order.form.value}`.",
         *_section("Use", _use(source, order, command)),
         *_section("Mind", remarks),
@@ -75,12 +75,13 @@ def _section(title: str, lines: Sequence[str] | Iterator[str]) -> list[str]:
 
 def _front_matter(source: Source, form: Form) -> str:
     fields: dict[str, Any] = {
-        "base_model": source.base if "/" in source.recipe.model else source.recipe.model,
-        "base_model_relation": "adapter" if form is Form.ADAPTER else "finetune",
         "library_name": {"adapter": "peft", "gguf": "gguf", "ollama": "gguf"}.get(form.value, "transformers"),
         "pipeline_tag": "text-generation",
         "tags": ["burnish", "sft"],
     }
+    if source.base == source.recipe.model:  # a hub id; a folder of this machine means nothing elsewhere
+        fields["base_model"] = source.base
+        fields["base_model_relation"] = "adapter" if form is Form.ADAPTER else "finetune"
     licence = base_licence(source)
     if licence:
         fields["license"] = licence

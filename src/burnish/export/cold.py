@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -315,7 +314,7 @@ def main(directory: str, probe: str, report: str) -> None:
     checks = examine(Path(directory), Path(probe))
     warm = sorted(name for name in sys.modules if name.split(".")[0] == "burnish")
     checks.append(compared("nothing_of_burnish", warm, []))
-    Path(report).write_text(json.dumps({"pid": os.getpid(), "checks": checks}), encoding="utf-8")
+    Path(report).write_text(json.dumps(checks), encoding="utf-8")
 
 
 if __name__ == "__main__":

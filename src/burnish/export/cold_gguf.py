@@ -9,7 +9,6 @@ file's own; the logits come from transformers' own GGUF reader, which nobody her
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from gguf import GGMLQuantizationType, GGUFReader, dequantize
 from safetensors import safe_open
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 Check = dict[str, Any]
@@ -60,7 +59,7 @@ def examine(path: Path, merged: Path, probe_path: Path) -> list[Check]:
     checks = [attempt(f"gguf_{name}", check, reader, merged, probe) for name, check in ON_FILE.items()]
     checks.append(on_tensors(reader, merged))
     try:
-        checks.append(on_logits(path, probe, probe_path))
+        checks.append(on_logits(path, merged, probe, probe_path))
     except Exception as error:
         checks.append(failed("gguf_logits", error))
     return checks
@@ -155,6 +154,32 @@ def splitter(reader: GGUFReader, merged: Path, probe: dict[str, Any]) -> tuple[A
     return cuts, [[piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)] for text in TEXTS]
 
 
+def sizes(reader: GGUFReader, merged: Path, probe: dict[str, Any]) -> tuple[Any, Any]:
+    """What llama.cpp builds the model from, beside config.json; rounded as fp32 rounds."""
+    config = AutoConfig.from_pretrained(merged, local_files_only=True)
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    rope = config.rope_parameters
+    expected = {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads,
+        "attention.key_length": width,
+        "attention.value_length": width,
+        "rope.dimension_count": width,
+        "rope.freq_base": float(np.float32(rope["rope_theta"])),
+        "attention.layer_norm_rms_epsilon": float(np.float32(config.rms_norm_eps)),
+        "rope.scaling.factor": float(np.float32(rope["factor"])) if rope["rope_type"] == "linear" else None,
+        "has_rope_freqs": rope["rope_type"] == "llama3",
+    }
+    family = field(reader, "general.architecture")
+    found = {name: field(reader, f"{family}.{name}") for name in expected}
+    found["has_rope_freqs"] = any(tensor.name == "rope_freqs.weight" for tensor in reader.tensors)
+    return [family, found], [config.model_type, expected]
+
+
 ON_FILE: dict[str, Callable[..., tuple[Any, Any]]] = {
     "template": template,
     "stop_ids": stops,
@@ -163,6 +188,7 @@ ON_FILE: dict[str, Callable[..., tuple[Any, Any]]] = {
     "token_kinds": kinds,
     "merges": merges,
     "splitter": splitter,
+    "sizes": sizes,
 }
 
 
@@ -271,9 +297,15 @@ def allowed(weight: Array, kind: GGMLQuantizationType) -> Array:
 
 
 @torch.no_grad()
-def on_logits(path: Path, probe: dict[str, Any], probe_path: Path) -> Check:
-    """The file in transformers' own GGUF reader, asked the probes: near the merged model, and how near."""
-    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
+def on_logits(path: Path, merged: Path, probe: dict[str, Any], probe_path: Path) -> Check:
+    """The file in transformers' own GGUF reader, asked the probes: near the merged model, and how near.
+
+    The config is that of the merged model, for the reader takes some sizes from its defaults; `sizes` looks at those.
+    """
+    config = AutoConfig.from_pretrained(merged, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, config=config, dtype=torch.float32
+    ).eval()
     asked = [one for one in probe["probes"] if "prompt_ids" in one]
     share, divergence, same, positions = 0.0, 0.0, 0, 0
     with safe_open(probe_path.with_suffix(".safetensors"), framework="pt") as file:
@@ -313,7 +345,7 @@ def main(path: str, merged: str, probe: str, report: str) -> None:
     checks = examine(Path(path), Path(merged), Path(probe))
     warm = sorted(name for name in sys.modules if name.split(".")[0] == "burnish")
     checks.append({"check": "gguf_nothing_of_burnish", "ok": not warm, "saw": warm, "expected": []})
-    Path(report).write_text(json.dumps({"pid": os.getpid(), "checks": checks}, default=str), encoding="utf-8")
+    Path(report).write_text(json.dumps(checks, default=str), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -135,6 +135,10 @@ def _keep(order: Order, source: Source, staging: Path, parity: Parity) -> None:
         parity.require(report)
     parity.write(staging / "parity.json", **said)
     report.unlink(missing_ok=True)  # of an earlier try
+    for (
+        path
+    ) in staging.iterdir():  # safetensors writes for its owner alone; a folder to hand on is read by others
+        path.chmod((staging / "parity.json").stat().st_mode)
     staging.rename(order.out)
 
 

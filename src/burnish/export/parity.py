@@ -69,7 +69,10 @@ def shown(value: Any) -> str:
 
 
 def run_cold(script: Path, *words: Path) -> list[dict[str, Any]]:
-    """The checks that a script makes in a new process, with a clean environment and no network."""
+    """The checks that a script makes in a new process, with a clean environment and no network.
+
+    `words` are the script's arguments, the last of them the report that it writes.
+    """
     report = words[-1]
     env = {name: os.environ[name] for name in KEPT if name in os.environ} | SET
     # -P: the folder of the script holds modules of burnish, which must not be found there by accident.
@@ -86,7 +89,7 @@ def run_cold(script: Path, *words: Path) -> list[dict[str, Any]]:
             rule="an export is examined by a process of its own before it is kept",
             remedy="free memory (it holds the model once, in fp32) and export again",
         )
-    checks: list[dict[str, Any]] = orjson.loads(report.read_bytes())["checks"]
+    checks: list[dict[str, Any]] = orjson.loads(report.read_bytes())
     return checks
 
 

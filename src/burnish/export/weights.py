@@ -38,7 +38,10 @@ def load_trained(source: Source) -> PreTrainedModel | PeftModel:
     base = load_model(source.recipe.model, dtype=torch.float32, device=CPU)
     rows = base.get_input_embeddings().weight.shape[0]
     add_token_rows(base, len(source.tokenizer), range(rows, len(source.tokenizer)))
-    model = PeftModel.from_pretrained(base, source.adapter.directory)
+    try:
+        model = PeftModel.from_pretrained(base, source.adapter.directory)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise _does_not_fit(source.adapter, f"{type(error).__name__}: {error}") from error
     _require_all_loaded(model, source.adapter)
     return model.eval()
 
@@ -50,12 +53,19 @@ def _require_all_loaded(model: PeftModel, adapter: AdapterFacts) -> None:
     missing = sorted(get_peft_model_state_dict(model, save_embedding_layers=False).keys() - found)
     unused = sorted(found - get_peft_model_state_dict(model, save_embedding_layers=True).keys())
     if unused or missing:
-        raise DataError(
-            f"{adapter.directory / WEIGHTS}: {len(missing)} tensors are missing ({(missing or ['none'])[0]}), "
+        raise _does_not_fit(
+            adapter,
+            f"{len(missing)} tensors are missing ({(missing or ['none'])[0]}), "
             f"{len(unused)} fit nothing ({(unused or ['none'])[0]})",
-            rule="an adapter fits its base: each of its tensors has one place there, and each place its tensor",
-            remedy="restore the run's adapter/; a renamed prefix makes an adapter without effect",
         )
+
+
+def _does_not_fit(adapter: AdapterFacts, why: str) -> DataError:
+    return DataError(
+        f"{adapter.directory / WEIGHTS}: {why}",
+        rule="an adapter fits its base: each of its tensors has one place there, and each place its tensor",
+        remedy="restore the run's adapter/; a renamed prefix makes an adapter without effect",
+    )
 
 
 def write_model(model: PreTrainedModel, source: Source, dtype: torch.dtype, out: Path) -> None:
