@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import conversation, write_jsonl
 
 from burnish.export import cold, export
 from burnish.export.forms import Form, Order
@@ -13,6 +12,7 @@ from burnish.export.parity import COLD, Parity
 from burnish.export.source import Source, open_source
 from burnish.recipe.load import load_recipe
 from burnish.training.run import train
+from tests.conftest import conversation, write_jsonl
 
 ModelDirectory = Callable[[str], Path]
 TrainedRun = Callable[..., Path]

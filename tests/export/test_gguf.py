@@ -17,6 +17,9 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 pytest.importorskip("gguf")
 
+from gguf import GGMLQuantizationType as Kind
+from gguf import dequantize, quantize
+
 from burnish.errors import DataError, UsageError
 from burnish.export import cold, cold_gguf, export, gguf_file
 from burnish.export.cold_gguf import allowed, excess, rows_back
@@ -24,8 +27,6 @@ from burnish.export.export import Order
 from burnish.export.forms import Form, Quantization
 from burnish.export.gguf_file import FAMILIES, Chat, arranged, rope_factors, write_gguf
 from burnish.export.gguf_vocabulary import LLAMA3_SPLIT, QWEN2_SPLIT, splitter_name
-from gguf import GGMLQuantizationType as Kind
-from gguf import dequantize, quantize
 from tests.export.conftest import TrainedRun
 
 LLAMA3_ROPE = {

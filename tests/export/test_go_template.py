@@ -34,7 +34,10 @@ FOLDED = (  # Llama 2: the system prompt goes into the first user turn
 NUMBERED = "{% for m in messages %}{{ loop.index }} {{ m.role }}: {{ m.content }}\n{% endfor %}> "
 SHOUTED = "{% for m in messages %}{{ m.role }}: {{ m.content | upper }}\n{% endfor %}> "
 TWICE = "{% for m in messages %}{{ m.content }} {{ m.content }}\n{% endfor %}> "
-BRACED = "{% for m in messages %}{{ '{{' }}{{ m.role }}}} {{ m.content }}\n{% endfor %}> "
+BRACED = (
+    "{% for m in messages %}{{ '{{' }}{{ m.role }}}} {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}> {% endif %}"
+)
 
 
 def render_of(source: str) -> Render:

@@ -1,4 +1,4 @@
-"""`burnish export RUN --to FORM --out DIR`: the finished run in a form that others load, proved to be what was trained."""
+"""`burnish export RUN --to FORM --out DIR`: a finished run in a form that others load, proved to be what it was."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def command(
     ] = Quantization.F16,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON on stdout.")] = False,
 ) -> None:
-    """Export a run; it is opened cold, by a process with transformers alone, and kept only if it is what was trained."""
+    """Export a run; a process with transformers alone opens it cold, and it is kept only if it is what was trained."""
     prepare_process()
     result = export(Order(run, to, out, dtype, quantize))
     output = Output(as_json=as_json)

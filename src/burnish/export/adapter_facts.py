@@ -36,7 +36,8 @@ class AdapterFacts:
     @property
     def rank(self) -> int:
         """The largest rank of any module."""
-        return max([int(self.config.get("r") or 1), *(self.config.get("rank_pattern") or {}).values()])
+        patterns = self.config.get("rank_pattern") or {}
+        return max(int(rank) for rank in (self.config.get("r") or 1, *patterns.values()))
 
     @property
     def method(self) -> str:
@@ -49,15 +50,15 @@ class AdapterFacts:
 
     def vllm_obstacles(self) -> list[str]:
         """Why vLLM could not load this adapter, or would load it and compute something else; empty where it can."""
-        say, has = self.config, lambda part: any(part in name for name in self.tensors)
+        say, names = self.config, " ".join(self.tensors)
         found = {
             f"it is {say.get('peft_type')}, not LoRA": say.get("peft_type") != "LORA",
             "it is DoRA, and vLLM applies no magnitude vector": say.get("use_dora"),
             "it trains token rows, and vLLM's adapters hold none": say.get("trainable_token_indices")
-            or has("token_adapter"),
+            or "token_adapter" in names,
             f"it trains whole modules ({say.get('modules_to_save')})": say.get("modules_to_save"),
-            "it holds a whole embedding or head": has("embed_tokens.weight") or has("lm_head.weight"),
-            "it adapts the embedding or the head": has("lora_embedding") or has("lm_head.lora"),
+            "it holds a whole embedding or head": "embed_tokens.weight" in names or "lm_head.weight" in names,
+            "it adapts the embedding or the head": "lora_embedding" in names or "lm_head.lora" in names,
             f"it trains biases ({say.get('bias')})": say.get("bias", "none") != "none",
             "its rank or scale differs by module, and vLLM reads one of each": say.get("rank_pattern")
             or say.get("alpha_pattern"),

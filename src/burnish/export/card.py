@@ -127,7 +127,7 @@ def _use(source: Source, order: Order, command: list[str] | None) -> Iterator[st
             yield "Ollama: `ollama create NAME -f Modelfile`, in this folder"
     yield f"an answer ends at {stops}"
     if source.identity.chat_template_kwargs:
-        yield f"the chat template was trained with the variables {code(source.identity.chat_template_kwargs)}: give them"
+        yield f"the template was trained with the variables {code(source.identity.chat_template_kwargs)}: give them"
     if source.identity.date:
         yield f"the chat template prints the day, and training fed {source.identity.date} throughout"
 
@@ -184,9 +184,11 @@ def _scores(source: Source) -> Iterator[str]:
             yield f"{name}: {summary[key]:.4f}"
     lines = [line for line in source.run.lines("metrics.jsonl") if line.get("kind") == "eval"]
     if lines and lines[-1].get("accuracy") is not None:
-        yield f"held-out accuracy of graded tokens: {lines[-1]['accuracy']:.1%} of {lines[-1]['graded_tokens']}"
+        last = lines[-1]
+        yield f"held-out accuracy of graded tokens: {last['accuracy']:.1%} of {last['graded_tokens']}"
     if summary:
-        yield f"{summary.get('steps')} updates, {summary.get('graded_tokens'):,} graded tokens; {summary.get('stopped_by')}"
+        graded, ending = summary.get("graded_tokens"), summary.get("stopped_by")
+        yield f"{summary.get('steps')} updates, {graded:,} graded tokens; {ending}"
 
 
 def _licence(source: Source) -> Iterator[str]:
@@ -196,7 +198,7 @@ def _licence(source: Source) -> Iterator[str]:
 
 
 def _parity(parity: Parity) -> Iterator[str]:
-    yield f"opened cold, in a process of its own, and found to be what was trained: {brief(parity.checks)} (parity.json)"
+    yield f"opened cold, by another process, and found to be what was trained (parity.json): {brief(parity.checks)}"
     for check in parity.checks:
         saw = check["saw"]
         if check["check"] in ("logits", "merge", "rounding") and isinstance(saw, dict):
@@ -205,4 +207,5 @@ def _parity(parity: Parity) -> Iterator[str]:
                 f"(bound {check['expected']['at_most']:.2g}), KL {max(0.0, saw['kl']):.2g}"
             )
         if check["check"] == "gguf_logits" and isinstance(saw, dict):
-            yield f"quantised: KL {max(0.0, saw['kl']):.2g} from the merged weights, {saw['same_next_token']:.1%} same next token"
+            same = saw["same_next_token"]
+            yield f"quantised: KL {max(0.0, saw['kl']):.2g} from the merged weights, {same:.1%} same next token"

@@ -151,7 +151,7 @@ def load(directory: Path, probe: dict[str, Any]) -> tuple[Any, Check]:
             directory, dtype="auto", local_files_only=True, output_loading_info=True
         )
         astray = {kind: sorted(map(str, info.get(kind) or [])) for kind in KINDS_ASTRAY}
-        return model.eval(), compared("keys", astray, dict.fromkeys(KINDS_ASTRAY, []))
+        return model.eval(), compared("keys", astray, {kind: [] for kind in KINDS_ASTRAY})
     return load_adapter(directory, probe)
 
 

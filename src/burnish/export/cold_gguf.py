@@ -2,8 +2,8 @@
 
     python -P cold_gguf.py FILE.gguf MERGED_DIRECTORY PROBE.json REPORT.json
 
-Run by path, in a new process, with gguf, transformers and safetensors alone. The tensors are compared by formulas of this
-file's own; the logits come from transformers' own GGUF reader, which nobody here wrote.
+Run by path, in a new process, with gguf, transformers and safetensors alone. The tensors are compared by formulas of
+this file's own; the logits come from transformers' own GGUF reader, which nobody here wrote.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ TEXTS = (
 )
 
 DRIFT = {"f16": 2**-7, "q8_0": 2**-4, "q4_0": 0.5}
-"""How far logits may be from those of the merged weights, as a share of the largest: a wrong row order gives more than 1."""
+"""How far logits may be from those of the merged weights, as a share of the largest of them."""
 
 
 def examine(path: Path, merged: Path, probe_path: Path) -> list[Check]:
@@ -288,9 +288,8 @@ def allowed(weight: Array, kind: GGMLQuantizationType) -> Array:
     largest = size.reshape(-1, 32).max(-1, keepdims=True).repeat(32, -1).reshape(weight.shape)
     step = largest / steps
     cut = np.maximum(step / 2, size - 7 * step) if steps == 8 else step / 2
-    return (cut * np.float32(1.001) + largest * np.float32(2**-11) + np.float32(steps * 2**-25)).astype(
-        np.float32
-    )
+    most: Array = cut * np.float32(1.001) + largest * np.float32(2**-11) + np.float32(steps * 2**-25)
+    return most
 
 
 # ---- logits

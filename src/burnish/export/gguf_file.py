@@ -1,8 +1,8 @@
 """A merged model as one GGUF file: Llama, Qwen2 and Qwen3 families, in f16, q8_0 or q4_0, through the `gguf` package.
 
-Tensors are read from safetensors, quantised and written one at a time. Two things are not copies:
-llama.cpp turns the halves of each head's q and k of Llama about (its RoPE pairs neighbours, transformers' pairs halves), and
-a tied head is not written at all.
+Tensors are read from safetensors, quantised and written one at a time. Two things are not copies: of Llama's q and k,
+llama.cpp interleaves the halves of each head (its RoPE pairs neighbours, transformers' pairs halves); and a tied head
+is not written at all.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Chat:
 
 
 def require_family(config: dict[str, Any], place: Path, order: Order) -> None:
-    """UsageError, with llama.cpp's own command, where burnish does not write GGUF for a model; the extra is asked for."""
+    """UsageError, with llama.cpp's own command, where burnish writes no GGUF for a model, or gguf is not installed."""
     family, why = config.get("model_type"), ""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if family not in FAMILIES:
@@ -166,7 +166,7 @@ def arranged(weight: Array, key: str, family: Family, config: dict[str, Any]) ->
     Rows of one head of width 6, by number:  0 1 2 | 3 4 5  ->  0 3 1 4 2 5
     """
     heads = config["num_attention_heads"]
-    if not family.permuted or ".self_attn.q_proj." not in key and ".self_attn.k_proj." not in key:
+    if not family.permuted or key.rsplit(".", 2)[-2] not in ("q_proj", "k_proj"):
         return weight
     if ".k_proj." in key:
         heads = config.get("num_key_value_heads") or heads
@@ -175,7 +175,7 @@ def arranged(weight: Array, key: str, family: Family, config: dict[str, Any]) ->
 
 
 def rope_factors(config: dict[str, Any]) -> Array | None:
-    """What Llama 3.1 divides each RoPE frequency by: long waves by `factor`, short ones by 1, between them smoothly."""
+    """What Llama 3.1 divides each RoPE frequency by: long waves by `factor`, short ones by 1."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if rope.get("rope_type") != "llama3":
         return None

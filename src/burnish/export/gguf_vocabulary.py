@@ -1,8 +1,8 @@
 """A byte-level BPE tokenizer as llama.cpp reads it: tokens by id, their kinds, merges, and the name of its splitter.
 
-llama.cpp splits text before it merges bytes, and knows how by a name (`tokenizer.ggml.pre`). The name is derived from the
-splitter that tokenizer.json spells out, and a splitter without a name is refused: a guess would cut text where training
-did not.
+llama.cpp splits text before it merges bytes, and knows how by a name (`tokenizer.ggml.pre`). The name is derived from
+the splitter that tokenizer.json spells out, and a splitter without a name is refused: a guess would cut text where
+training did not.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def read_vocabulary(directory: Path, rows: int) -> Vocabulary:
 
 
 def merge_text(pair: str | list[str]) -> str:
-    """A merge as llama.cpp spells it: two pieces with a space between, a space inside a piece as byte-level BPE has it."""
+    """A merge as llama.cpp spells it: two pieces and a space; a space inside a piece as byte-level BPE has it."""
     return pair if isinstance(pair, str) else " ".join(part.replace(" ", "Ġ") for part in pair)
 
 
@@ -87,14 +87,15 @@ def _parts(pre_tokenizer: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _is_byte_level(parts: list[dict[str, Any]]) -> bool:
-    return bool(parts) and parts[-1]["type"] == "ByteLevel" and not parts[-1].get("add_prefix_space")
+    last = parts[-1] if parts else {}
+    return last.get("type") == "ByteLevel" and not last.get("add_prefix_space")
 
 
 def _splits_by(steps: list[dict[str, Any]], pattern: str) -> bool:
     """Whether the one step before the bytes isolates what a regular expression finds."""
     if len(steps) != 1 or steps[0]["type"] != "Split" or steps[0].get("invert"):
         return False
-    return steps[0]["behavior"] == "Isolated" and steps[0]["pattern"] == {"Regex": pattern}
+    return bool(steps[0]["behavior"] == "Isolated" and steps[0]["pattern"] == {"Regex": pattern})
 
 
 def _digits_apart(steps: list[dict[str, Any]]) -> bool:

@@ -1,10 +1,9 @@
-"""A chat template in Go's template language, derived from what the Jinja template renders, and believed only if it renders
-the same.
+"""A chat template in Go's template language: derived from what Jinja renders, and believed if it renders the same.
 
 Ollama reads no Jinja. Many templates are a row of turns, each between two fixed strings; those strings are found with
 sentinels as contents, and the result is compared with the template on other conversations:
 
-    {{ if .System }}<|im_start|>system\\n{{ .System }}<|im_end|>\\n{{ end }}{{ range .Messages }}...{{ end }}<|im_start|>assistant\\n
+    {{ if .System }}<|im_start|>system\\n{{ .System }}<|im_end|>\\n{{ end }}{{ range .Messages }}...{{ end }}
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class NotDerivable(Exception):
 class Turns:
     """A template as strings around contents; `opening` is what stands first where no system prompt is given.
 
-    `system` is what stands around a system prompt, the opening of the page included; None where the template refuses one.
+    `system` is what stands around a system prompt, the opening included; None where the template refuses one.
     """
 
     opening: str

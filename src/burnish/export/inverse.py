@@ -28,7 +28,7 @@ def way_back(adapter: AdapterFacts | None) -> dict[str, Any]:
             "why": "every weight was trained: what was there before is the base, elsewhere",
         }
     if adapter.config.get("use_dora"):
-        why = f"DoRA divides by the norm of the merged weight, which the merged weight alone does not give back: {KEEP}"
+        why = f"DoRA divides by the norm of W + BA, which the merged weight does not give back: {KEEP}"
         return {"exists": False, "why": why}
     return {
         "exists": True,

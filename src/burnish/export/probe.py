@@ -63,8 +63,8 @@ PROBES: tuple[tuple[Prompt, list[dict[str, Any]] | None], ...] = (
 """Beside the recipe's own sample prompts: turns, a system prompt, scripts and whitespace, a tool."""
 
 
-EXACT = {"share": 1e-5, "why": "the same numbers in fp32"}
-ROUNDED = {
+EXACT: dict[str, Any] = {"share": 1e-5, "why": "the same numbers in fp32"}
+ROUNDED: dict[torch.dtype, dict[str, Any]] = {
     torch.float32: EXACT,
     torch.float16: {"share": 2**-8, "why": "training's weights were rounded to 11 bits"},
     torch.bfloat16: {"share": 2**-5, "why": "training's weights were rounded to 8 bits"},
@@ -124,7 +124,8 @@ def answer_logits(
     with evaluating(model):
         rows = model(input_ids=torch.tensor([prompt_ids + answer_ids])).logits[0]
     first = len(prompt_ids) - 1
-    return rows[first : first + len(answer_ids)].float().contiguous()
+    kept: Tensor = rows[first : first + len(answer_ids)].float().contiguous()
+    return kept
 
 
 def ask_again(model: PreTrainedModel | PeftModel, probes: list[dict[str, Any]]) -> list[Tensor]:

@@ -76,7 +76,7 @@ def write_model(model: PreTrainedModel, source: Source, dtype: torch.dtype, out:
 
 
 def cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Cast what is saved, and no more: `model.to` would round RoPE's frequencies too, which every load computes anew."""
+    """Cast what is saved, and no more: `model.to` rounds RoPE's frequencies too, which a load computes anew."""
     saved = model.state_dict().keys()
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if name in saved and tensor.is_floating_point():
