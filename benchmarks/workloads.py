@@ -184,7 +184,7 @@ def recipe_of(folder: Path, workload: str, *, method: str = "full") -> Any:
 
 def write_workload(folder: Path, name: str, rows: int, shape: str) -> None:
     """Rows whose sequences all fit, encoded by burnish; in batches of eight sequences exactly."""
-    from burnish.training.run import encode_recipe
+    from burnish.training.session import encode_recipe
 
     place = folder / name
     place.mkdir(exist_ok=True)

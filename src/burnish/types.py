@@ -23,6 +23,10 @@ are context, as pairs of character offsets.
 """
 
 
+REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
+"""The names under which a message may hold what was thought; the first one that is there counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a row was read: a file (or hub name) and its 1-based line (or row number in Parquet)."""

@@ -10,12 +10,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from burnish.chat.scene import Renderer
-from burnish.chat.template import TemplateRefusal
+from burnish.chat.template import ChatTemplate, TemplateRefusal
 from burnish.types import Conversation, Message
 
 
-def wants_json_arguments(template: Renderer) -> bool:
+def wants_json_arguments(template: ChatTemplate) -> bool:
     """Whether a template takes the arguments of a call as a string of JSON only: DeepSeek-V3 adds them to a string."""
     return not _renders_call(template, {"city": "Oslo"}) and _renders_call(template, '{"city": "Oslo"}')
 
@@ -52,7 +51,7 @@ def _call(call: Any, *, json_arguments: bool) -> Any:
     return {**call, "function": {**function, "arguments": arguments}}
 
 
-def _renders_call(template: Renderer, arguments: object) -> bool:
+def _renders_call(template: ChatTemplate, arguments: object) -> bool:
     function = {"name": "get_weather", "arguments": arguments}
     call = {"id": "call00001", "type": "function", "function": function}
     question = {"role": "user", "content": "Question"}

@@ -10,8 +10,9 @@ lost, shifted or cut on its way here does not pass, whatever made it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 
 from burnish.chat.conservation import find, must_say
 from burnish.chat.encode import Encoder
@@ -64,17 +65,19 @@ class Violation:
 def verify(encoder: Encoder, row: Row, examples: Sequence[Example]) -> list[Violation]:
     """The rules that the examples of a row break; empty where all hold."""
     found: list[Violation] = []
+    wanted: dict[int, float] = {}
+    if isinstance(row.content, Conversation):
+        wanted = dict(trained_turns(row.content.messages, train_on=encoder.train_on))
+        found += _same_turns(row, wanted, examples)
     for example in examples:
         broken = list(_shape(encoder, example))
         if not broken:
             match row.content:
                 case Conversation():
-                    broken = list(_turns(encoder, row.content, example))
+                    broken = list(_turns(encoder, row.content, example, wanted))
                 case Completion() | Document():
                     broken = list(_text(encoder, row.content, example))
         found += [Violation(code, row.index, message, detail) for code, message, detail in broken]
-    if isinstance(row.content, Conversation):
-        found += _same_turns(encoder, row, row.content, examples)
     return found
 
 
@@ -91,20 +94,18 @@ def _shape(encoder: Encoder, example: Example) -> Iterator[Broken]:
         yield TWO_BOS, None, f"begins with {example.input_ids[:3]}"
 
 
-def _same_turns(
-    encoder: Encoder, row: Row, conversation: Conversation, examples: Sequence[Example]
-) -> Iterator[Violation]:
+def _same_turns(row: Row, wanted: Mapping[int, float], examples: Sequence[Example]) -> Iterator[Violation]:
     graded = {turn for example in examples for turn in example.turns}
-    wanted = dict(trained_turns(conversation.messages, train_on=encoder.train_on))
     for turn in sorted(wanted.keys() - graded):
         yield Violation(TURN_MISSING, row.index, turn, f"graded are {sorted(graded)}")
     for turn in sorted(graded - wanted.keys()):
         yield Violation(TURN_UNASKED, row.index, turn, f"to be trained are {sorted(wanted)}")
 
 
-def _turns(encoder: Encoder, conversation: Conversation, example: Example) -> Iterator[Broken]:
+def _turns(
+    encoder: Encoder, conversation: Conversation, example: Example, wanted: Mapping[int, float]
+) -> Iterator[Broken]:
     """Each turn of a sequence behind the prompt that inference feeds for it, and nothing graded elsewhere."""
-    wanted = dict(trained_turns(conversation.messages, train_on=encoder.train_on))
     asked = encoder.as_rendered(conversation)
     ids, weights, stops = example.input_ids, example.weights, encoder.stop_ids
     cursor = 0
@@ -191,8 +192,7 @@ def _text(encoder: Encoder, content: Completion | Document, example: Example) ->
 
 def _difference(encoder: Encoder, ids: Sequence[int], prompt: Sequence[int]) -> str:
     """Where a sequence leaves the prompt that inference feeds."""
-    pairs = enumerate(zip(ids, prompt, strict=False))
-    at = next((at for at, (one, other) in pairs if one != other), min(len(ids), len(prompt)))
+    at = len(commonprefix([list(ids), list(prompt)]))
     return (
         f"token {at}: {encoder.decode(list(ids[at : at + 6]))!r} where inference feeds "
         f"{encoder.decode(list(prompt[at : at + 6]))!r}"

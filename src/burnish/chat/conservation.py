@@ -19,7 +19,7 @@ from typing import NamedTuple
 from burnish.chat.provenance import Leaf, Rendered
 from burnish.chat.reasoning import inline_block
 from burnish.chat.refusal import RowRefused
-from burnish.types import Message
+from burnish.types import REASONING_KEYS, Message
 
 _TAG = re.compile(r"</?\w+>|\[/?[A-Z_]+\]")
 _SYSTEM = ("system", "developer")
@@ -48,9 +48,7 @@ KEPT = Kept()
 
 def must_say(message: Message) -> Iterator[tuple[str, str]]:
     """The strings of a message that its render must hold, in the order of templates, with their kinds."""
-    reasoning = next(
-        (message[key] for key in ("reasoning_content", "thinking", "reasoning") if message.get(key)), ""
-    )
+    reasoning = next((message[key] for key in REASONING_KEYS if message.get(key)), "")
     yield from (("reasoning", text) for text in _strings(reasoning))
     yield from (("reply", text) for text in _strings(message.get("content")))
     for call in message.get("tool_calls") or ():

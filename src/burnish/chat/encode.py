@@ -183,8 +183,7 @@ class Encoder:
         if isinstance(content, Document):
             return self._prefix_ids
         prompt, _, mark, _ = self._guard.apply_text(content.prompt, content.completion)
-        # "Q: 1\nA:" + " yes" -> <s> Q : 1 \n A : | yes </s>: BOS as the tokenizer puts it, its EOS never.
-        return self._prefix_ids + self._segments.ids(prompt, mark=mark)
+        return self._begun(prompt, mark)
 
     def as_rendered(self, conversation: Conversation) -> Conversation:
         """The conversation in the form in which its template is asked."""
@@ -304,12 +303,16 @@ class Encoder:
 
     def _completion(self, content: Completion) -> _View:
         prompt, reply, mark, lookalikes = self._guard.apply_text(content.prompt, content.completion)
-        context = self.text_prompt_ids(content)
+        context = self._begun(prompt, mark)
         completion, merged = self._segments.continuation_ids(prompt, reply, mark=mark)
         completion = [*completion, self.eos_id]
         self.counts["seam_merges"] += merged
         self.counts["control_lookalikes"] += lookalikes
         return _graded_after(context, completion)
+
+    def _begun(self, text: str, mark: str) -> list[int]:
+        # "Q: 1\nA:" + " yes" -> <s> Q : 1 \n A : | yes </s>: BOS as the tokenizer puts it, its EOS never.
+        return self._prefix_ids + self._segments.ids(text, mark=mark)
 
     def _document(self, content: Document) -> _View:
         if not content.text:

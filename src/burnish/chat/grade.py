@@ -18,10 +18,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from os.path import commonprefix
 from typing import Literal
 
 from burnish.chat.conservation import KEPT, Kept, check_history, check_reply
-from burnish.chat.provenance import Leaf, Rendered, Run
+from burnish.chat.provenance import OWN, Leaf, Rendered, Run
 from burnish.chat.reasoning import (
     Reasoning,
     after_opening,
@@ -36,12 +37,12 @@ from burnish.chat.reasoning import (
     with_opening,
 )
 from burnish.chat.refusal import RowRefused
-from burnish.chat.scene import Renderer, Scene
+from burnish.chat.scene import Scene
 from burnish.chat.seam import Seam, find_seam
-from burnish.chat.template import TemplateRefusal
+from burnish.chat.template import ChatTemplate, TemplateRefusal
 from burnish.types import Conversation, Message
 
-__all__ = ["Renderer", "RowRefused", "Stops", "TrainOn", "Turn", "find_stops", "grade", "trained_turns"]
+__all__ = ["RowRefused", "Stops", "TrainOn", "Turn", "find_stops", "grade", "trained_turns"]
 
 TrainOn = Literal["all", "last", "none-but-flagged"]
 
@@ -89,7 +90,7 @@ class Stops:
         return (last.end(), last[0]) if last else None
 
 
-def find_stops(template: Renderer, controls: re.Pattern[str], eos_token: str) -> Stops:
+def find_stops(template: ChatTemplate, controls: re.Pattern[str], eos_token: str) -> Stops:
     """Ask the template which control token ends a turn, by rendering a reply with and without a next turn.
 
         ... REPLY <|end|> \n <|endoftext|>          the last turn of a Phi-3 conversation
@@ -110,7 +111,7 @@ def find_stops(template: Renderer, controls: re.Pattern[str], eos_token: str) ->
     # Command-A closes a turn and opens the next header at once: what opens a header ends nothing.
     opening = set(Counter(controls.findall(prompt)) - Counter(controls.findall(asked)))
     opening.update(controls.findall(asked.partition("Question")[0]))
-    shared = controls.findall(_shared_start(alone, followed))
+    shared = controls.findall(commonprefix([alone, followed]))
     own = controls.findall(alone)
     closing = [token for token in shared[::-1] + own if token not in opening]
     # From the last shared one back: `<|END_RESPONSE|>` stands before the token that inference stops at.
@@ -123,7 +124,7 @@ def find_stops(template: Renderer, controls: re.Pattern[str], eos_token: str) ->
 
 
 def grade(
-    template: Renderer,
+    template: ChatTemplate,
     conversation: Conversation,
     *,
     stops: Stops,
@@ -179,10 +180,10 @@ def _turn(scene: Scene, index: int, weight: float, stops: Stops, reasoning: Reas
     """Turn `index`, graded exactly or refused."""
     context = scene.prompt(index)
     scene, message = _as_followed(scene, index, context, reasoning)
-    full = scene.reply(index)
+    reply = full = scene.reply(index)
     # Where the reply's render begins with the prompt, the origins of what is fed are known already.
     extends = full.text.startswith(context)
-    fed = _slice(full, 0, len(context)) if extends else scene.traced_prompt(index)
+    fed = _slice(full, 0, len(context)) if extends else scene.traced_prompt(index, context)
     history = check_history(scene.messages[:index], fed)
     seam = find_seam(index, fed, full)
     closed = seam.block if is_closed(seam.block) else closed_by(context)
@@ -194,7 +195,7 @@ def _turn(scene: Scene, index: int, weight: float, stops: Stops, reasoning: Reas
         full, seam = _with_reply(full, seam, index, message["content"], 0)
     end = stops.first(full.text, max(seam.begin, seam.own[1]))
     if end is None:
-        full, end = _ended_by_next(scene, index, full, stops)
+        full, end = _ended_by(stops.controls.match(scene.after(index, reply.text)), index, full)
     kept = check_reply(message, index, full, (seam.begin, end[0]), opened_by(context) or "")
     completion = _slice(full, seam.begin, end[0])
     _refuse_foreign(completion, index)
@@ -212,18 +213,15 @@ def _turn(scene: Scene, index: int, weight: float, stops: Stops, reasoning: Reas
     )
 
 
-def _ended_by_next(
-    scene: Scene, index: int, full: Rendered, stops: Stops
-) -> tuple[Rendered, tuple[int, str]]:
+def _ended_by(header: re.Match[str] | None, index: int, full: Rendered) -> tuple[Rendered, tuple[int, str]]:
     """The render with the control token that opens whatever comes next, where the template closes no turn itself."""
-    header = stops.controls.match(scene.after(index)[len(full.text) :])
     if header is None:
         raise RowRefused(
             "no stop token after the reply",
             f"message {index}: the render ends {full.text[-40:]!r}, with no control token of the tokenizer",
         )
     length = len(full.text)
-    runs = (*full.runs, Run(length, length + header.end(), -1, 0))
+    runs = (*full.runs, Run(length, length + header.end(), OWN, 0))
     return Rendered(full.text + header[0], runs, full.leaves), (length + header.end(), header[0])
 
 
@@ -283,7 +281,7 @@ def _insert(full: Rendered, at: int, text: str, seam: Seam) -> tuple[Rendered, S
     before, after = _slice(full, 0, at), _slice(full, at, len(full.text))
     runs = (
         *before.runs,
-        Run(at, at + len(text), -1, 0),
+        Run(at, at + len(text), OWN, 0),
         *(_moved(run, at + len(text)) for run in after.runs),
     )
     own = (seam.own[0] + len(text), seam.own[1] + len(text))
@@ -337,10 +335,3 @@ def _untrained(message: Message, completion: Rendered, index: int) -> tuple[tupl
         for start, end in marked
         if max(start, run.offset) < min(end, run.offset + run.end - run.start)
     )
-
-
-def _shared_start(one: str, other: str) -> str:
-    """The longest text that both begin with."""
-    pairs = zip(one, other, strict=False)
-    length = next((at for at, (left, right) in enumerate(pairs) if left != right), min(len(one), len(other)))
-    return one[:length]

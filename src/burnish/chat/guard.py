@@ -9,15 +9,15 @@ apart in the render, and only the template's becomes a control id.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from os.path import commonprefix
 from typing import Any
 
 from burnish.chat.provenance import Rendered
 from burnish.chat.refusal import RowRefused
-from burnish.chat.scene import Renderer
 from burnish.chat.segments import any_of
+from burnish.chat.template import ChatTemplate
 from burnish.types import Conversation, Message
 
 _FIRST_MARK, _LAST_MARK = 0xE000, 0xF8FF
@@ -28,7 +28,7 @@ _STRUCTURE = frozenset({"role", "type"})
 class Guarded:
     """A conversation to render through `template`; without look-alikes the mark is ""."""
 
-    template: Renderer
+    template: ChatTemplate
     conversation: Conversation
     mark: str = ""
     lookalikes: int = 0
@@ -45,7 +45,7 @@ class Guard:
         self._controls = any_of(controls)
         self._in_replies = any_of(in_replies)
 
-    def apply(self, template: Renderer, conversation: Conversation) -> Guarded:
+    def apply(self, template: ChatTemplate, conversation: Conversation) -> Guarded:
         """The conversation with its look-alikes marked, and a template that proves the marks harmless."""
         for message in conversation.messages:
             if self._controls.search(str(message.get("role"))):
@@ -55,7 +55,7 @@ class Guard:
         found = sum(map(self._count, conversation.messages)) + _count(offered, self._controls)
         if not found:
             return Guarded(template, conversation)
-        mark = _free_mark([conversation.messages, offered])
+        mark = _free_mark([conversation.messages, offered, conversation.variables])
         messages = [_marked(message, self._pattern(message), mark) for message in conversation.messages]
         tools, documents = _marked(offered, self._controls, mark)
         marked = replace(conversation, messages=messages, tools=tools, documents=documents)
@@ -76,53 +76,28 @@ class Guard:
         return _count(message, self._pattern(message))
 
 
-@dataclass(frozen=True, slots=True)
-class _MarkedTemplate:
+class _MarkedTemplate(ChatTemplate):
     """Renders marked messages, and refuses where the marks change anything but themselves."""
 
-    template: Renderer
-    mark: str
+    def __init__(self, template: ChatTemplate, mark: str) -> None:
+        self.__dict__.update(template.__getstate__())
+        self._inner, self._mark = template, mark
 
-    def render(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        *,
-        documents: Sequence[Mapping[str, Any]] | None = None,
-        variables: Mapping[str, Any] | None = None,
-        add_generation_prompt: bool = False,
-    ) -> str:
-        render = partial(
-            self.template.render, variables=variables, add_generation_prompt=add_generation_prompt
-        )
-        marked = render(messages, tools, documents=documents)
-        plain = render(self._unmarked(messages), self._unmarked(tools), documents=self._unmarked(documents))
-        if marked.replace(self.mark, "") != plain:
+    def render(self, *args: Any, **kwargs: Any) -> str:
+        marked = self._inner.render(*args, **kwargs)
+        plain = self._inner.render(*self._unmarked(args), **self._unmarked(kwargs))
+        if marked.replace(self._mark, "") != plain:
             raise RowRefused(
                 "control token in content",
-                f"the template acts on what looks like one: {_difference(marked, self.mark, plain)!r}",
+                f"the template acts on what looks like one: {_difference(marked, self._mark, plain)!r}",
             )
         return marked
 
-    def trace(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        *,
-        documents: Sequence[Mapping[str, Any]] | None = None,
-        variables: Mapping[str, Any] | None = None,
-        add_generation_prompt: bool = False,
-    ) -> Rendered:
-        return self.template.trace(
-            messages,
-            tools,
-            documents=documents,
-            variables=variables,
-            add_generation_prompt=add_generation_prompt,
-        )
+    def trace(self, *args: Any, **kwargs: Any) -> Rendered:
+        return self._inner.trace(*args, **kwargs)
 
     def _unmarked(self, value: Any) -> Any:
-        return _changed(value, lambda text: text.replace(self.mark, ""))
+        return _changed(value, lambda text: text.replace(self._mark, ""))
 
 
 # A mark behind every character, not only the first: "[INST]" may hold a shorter token, "INST".
@@ -143,8 +118,7 @@ def _changed(value: Any, change: Callable[[str], str]) -> Any:
 
 def _difference(marked: str, mark: str, plain: str) -> str:
     """Where the plain render begins to differ from the marked one without its marks."""
-    pairs = enumerate(zip(marked.replace(mark, ""), plain, strict=False))
-    start = next((at for at, (left, right) in pairs if left != right), len(plain))
+    start = len(commonprefix([marked.replace(mark, ""), plain]))
     return plain[max(0, start - 20) : start + 40]
 
 

@@ -28,7 +28,7 @@ def origins_of(
         if guarded is None or turn.index not in example.turns:
             continue
         scene = Scene(guarded.template, guarded.conversation)
-        context = without(guarded.mark, scene.traced_prompt(turn.index))
+        context = without(guarded.mark, scene.traced_prompt(turn.index, turn.context))
         context_ids = segments.ids(turn.context, mark=guarded.mark)
         origins += _tokens(context_ids, context, segments, "prompt")[len(origins) :]
         reply = without(guarded.mark, Rendered(turn.completion, turn.runs, turn.leaves))

@@ -17,11 +17,10 @@ from typing import Any, Literal
 
 from burnish.chat.refusal import RowRefused
 from burnish.chat.template import ChatTemplate, TemplateRefusal
-from burnish.types import Conversation, Message
+from burnish.types import REASONING_KEYS, Conversation, Message
 
 Reasoning = Literal["keep", "empty", "off", "refuse"]
 
-REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 _NAME = re.compile(r"think|thought|reason", re.IGNORECASE)
 TAG = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,}\]|◁[^◁▷\s]{1,40}▷")
 _OPENING = re.compile(

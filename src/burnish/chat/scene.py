@@ -6,50 +6,22 @@ scene.reply(1)    "<|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\nHel
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from burnish.chat.provenance import OWN, Rendered, Run
 from burnish.chat.refusal import RowRefused
-from burnish.chat.template import TemplateRefusal
+from burnish.chat.template import ChatTemplate, TemplateRefusal
 from burnish.types import Conversation, Message
-
-
-class Renderer(Protocol):
-    """What grading needs of a template."""
-
-    def render(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        *,
-        documents: Sequence[Mapping[str, Any]] | None = None,
-        variables: Mapping[str, Any] | None = None,
-        add_generation_prompt: bool = False,
-    ) -> str:
-        """The conversation as text."""
-        ...
-
-    def trace(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        *,
-        documents: Sequence[Mapping[str, Any]] | None = None,
-        variables: Mapping[str, Any] | None = None,
-        add_generation_prompt: bool = False,
-    ) -> Rendered:
-        """The same, with the origin of every character."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
     """A template and a conversation; RowRefused where the template refuses."""
 
-    template: Renderer
+    template: ChatTemplate
     conversation: Conversation
 
     @property
@@ -68,44 +40,44 @@ class Scene:
         with _refused(index):
             return self.template.render(self.messages[:index], **self._rest(), add_generation_prompt=True)
 
-    def traced_prompt(self, index: int) -> Rendered:
-        """The same, traced."""
+    def traced_prompt(self, index: int, plain: str) -> Rendered:
+        """The same, traced, where `plain` is what `prompt` gave."""
         with _refused(index):
-            traced = self.template.trace(self.messages[:index], **self._rest(), add_generation_prompt=True)
-        return traced if traced.text == self.prompt(index) else untraced(self.prompt(index))
+            return _as_rendered(
+                plain, self.template.trace(self.messages[:index], **self._rest(), add_generation_prompt=True)
+            )
 
     def reply(self, index: int) -> Rendered:
-        """The conversation up to message `index`, that one included, traced.
-
-        Where the trace is not what the plain render is, to the byte, it counts as lost: the plain one is the truth.
-        """
+        """The conversation up to message `index`, that one included, traced."""
         with _refused(index + 1):
             plain = self.template.render(self.messages[: index + 1], **self._rest())
-            traced = self.template.trace(self.messages[: index + 1], **self._rest())
-        return traced if traced.text == plain else untraced(plain)
+            return _as_rendered(plain, self.template.trace(self.messages[: index + 1], **self._rest()))
 
-    def after(self, index: int) -> str:
-        """The render up to message `index` and one more: the next one, or what could be; "" where it is none."""
+    def after(self, index: int, reply: str) -> str:
+        """What follows `reply`, the render up to message `index`, where one more speaks; "" where it is rewritten.
+
+        That one is the next message, or what could be.
+        """
         probe: Message = {"role": "user", "content": "Question"}
         if calls := self.messages[index].get("tool_calls"):
             probe = {"role": "tool", "content": "4", "tool_call_id": str(calls[0].get("id", ""))}
         following = self.messages[index + 1 : index + 2] or [probe]
-        before = self.reply(index).text
         try:
-            with _refused(index + 2):
-                text = self.template.render([*self.messages[: index + 1], *following], **self._rest())
-        except RowRefused:
+            text = self.template.render([*self.messages[: index + 1], *following], **self._rest())
+        except TemplateRefusal:
             return ""
-        return text if text.startswith(before) else ""
+        return text.removeprefix(reply) if text.startswith(reply) else ""
 
     def _rest(self) -> dict[str, Any]:
         given = self.conversation
         return {"tools": given.tools, "documents": given.documents, "variables": given.variables}
 
 
-def untraced(text: str) -> Rendered:
-    """A render of which nothing is known but its text."""
-    return Rendered(text, (Run(0, len(text), OWN, 0),) if text else (), ())
+def _as_rendered(plain: str, traced: Rendered) -> Rendered:
+    """The trace of a render; where it is another text, to the byte, it counts as lost: the plain one is the truth."""
+    if traced.text == plain:
+        return traced
+    return Rendered(plain, (Run(0, len(plain), OWN, 0),) if plain else (), ())
 
 
 @contextmanager

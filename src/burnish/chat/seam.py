@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os.path import commonprefix
 
 from burnish.chat.provenance import Rendered
 from burnish.chat.reasoning import TAG, is_block, opened_by
@@ -52,7 +53,7 @@ def find_seam(index: int, fed: Rendered, full: Rendered) -> Seam:
             # What the template itself writes before the reply's text is the reply's: "<think>\n\n</think>\n\nYes."
             begin = at + len(full.text[at:end_of_header]) - len(full.text[at:end_of_header].lstrip())
             return Seam(begin, block, own or (begin, begin))
-    shared = max(0, _shared(prompt, full.text) - 20)
+    shared = max(0, len(commonprefix([prompt, full.text])) - 20)
     raise RowRefused(
         "template does not extend its own prompt",
         f"message {index}: the prompt ends {prompt[shared:]!r} where the render of the reply has "
@@ -105,9 +106,3 @@ def _end_of_others(rendered: Rendered, index: int, *, before: int) -> int:
         ),
         default=0,
     )
-
-
-def _shared(one: str, other: str) -> int:
-    """How many characters both begin with."""
-    pairs = zip(one, other, strict=False)
-    return next((at for at, (left, right) in enumerate(pairs) if left != right), min(len(one), len(other)))

@@ -29,7 +29,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from burnish.chat.provenance import Leaf, Rendered
 from burnish.chat.tracing import Tracer, trace_messages, trace_value
 from burnish.errors import DataError
-from burnish.types import Message
+from burnish.types import REASONING_KEYS, Message
 
 CHATML = (
     "{% for message in messages %}"
@@ -56,7 +56,6 @@ _RENDER_ERRORS = (
     RecursionError,
 )
 _CONTROL = re.compile(r"<[^<>\s]{1,40}>")
-_REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 
 
 class TemplateRefusal(DataError):
@@ -307,7 +306,7 @@ def _as_seen(message: Message) -> Message:
     """
     seen = {key: value for key, value in message.items() if value is not None and key not in OWN_KEYS}
     # {"reasoning": "why"} is seen as {"thinking": "why", "reasoning": "why", "reasoning_content": "why"}.
-    for key in _REASONING_KEYS:
+    for key in REASONING_KEYS:
         if key in seen:
             return {"thinking": seen[key], **seen, "reasoning_content": seen[key]}
     return seen

@@ -15,14 +15,13 @@ import jinja2.visitor
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from burnish.chat.provenance import Leaf, Rendered, Traced, join, runs_of, to_json
-from burnish.types import Message
+from burnish.types import REASONING_KEYS, Message
 
 TOOLS = -1
 """The message number of text that comes from the tools or documents offered, not from a message."""
 
 # A template switches on these: {% if message.role == 'user' %} writes nothing of them that is the user's.
 _STRUCTURE = frozenset({"role", "type"})
-_REASONING = ("reasoning_content", "thinking", "reasoning")
 
 Renders = Callable[[Sequence[Message], Any, Any], str]
 
@@ -76,7 +75,7 @@ def _traced_message(message: Message, number: int, leaves: list[Leaf]) -> Messag
     traced: Message = {}
     reasoning: Any = None
     for key, value in message.items():
-        if key in _REASONING and isinstance(value, str):
+        if key in REASONING_KEYS and isinstance(value, str):
             # One text under three names (see `template._as_seen`) is one leaf.
             if reasoning is None or reasoning != value:
                 reasoning = _traced(value, Leaf(number, "reasoning", value), leaves)

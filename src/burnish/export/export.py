@@ -13,7 +13,7 @@ from typing import Any
 
 from peft import PeftModel
 
-from burnish.adapters.apply import merged
+from burnish.adapters.save import merged
 from burnish.errors import UsageError
 from burnish.export.adapter_facts import AdapterFacts
 from burnish.export.card import write_card

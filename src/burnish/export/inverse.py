@@ -68,5 +68,6 @@ def low_rank_parts(model: PeftModel) -> Iterator[tuple[Tensor, Tensor]]:
     """The weight of each adapted layer, and what its adapter adds to it; both of the layer's own shape."""
     for layer in model.modules():
         if isinstance(layer, LoraLayer) and "default" in layer.lora_A:
-            weight = layer.get_base_layer().weight
+            # Fused experts are a bare parameter, which PEFT wraps otherwise than a layer.
+            weight = layer.get_param() if hasattr(layer, "get_param") else layer.get_base_layer().weight
             yield weight.detach(), layer.get_delta_weight("default").detach()

@@ -131,12 +131,13 @@ class _HeadLoss(torch.autograd.Function):
         gradients = _Gradients(hidden, weight, bias, needs)
         for first in range(0, len(hidden), CHUNK):
             stop = min(first + CHUNK, len(hidden))
-            logits = F.linear(hidden[first:stop], weight, bias)
+            logits = _linear(hidden[first:stop], weight, bias)
             part, found = grade_logits(logits, grading.rows(first, stop), rule, keep=any(needs))
             nll.append(found)
             sums.append(part)
             if any(needs):
                 gradients.add(first, stop, logits)
+        gradients.finish()
         ctx.present = [one is not None for one in gradients.all]
         ctx.save_for_backward(*(one for one in gradients.all if one is not None))
         exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
@@ -154,6 +155,34 @@ class _HeadLoss(torch.autograd.Function):
         return (*grads, None, None, None)
 
 
+_kept: dict[tuple[Any, ...], Tensor] = {}
+
+
+def workspace(purpose: str, shape: torch.Size, like: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+    """Uninitialised memory that is used again by the next caller with the same purpose.
+
+    Chunks of logits are the largest blocks of a step, and their last one differs in size from step to step:
+    taken from the allocator and given back, they leave holes that nothing fits (docs/lab_notes.md). On CUDA,
+    torch's own cache serves.
+    """
+    dtype = dtype or like.dtype
+    if like.device.type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=like.device)
+    key = (purpose, shape[1:], dtype)
+    found = _kept.get(key)
+    if found is None or len(found) < shape[0]:
+        found = _kept[key] = torch.empty(shape, dtype=dtype)
+    return found[: shape[0]]
+
+
+def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Logits of a chunk, in memory that the next chunk takes over."""
+    logits = workspace("logits", torch.Size([len(rows), len(weight)]), rows)
+    if bias is None:
+        return torch.mm(rows, weight.t(), out=logits)
+    return torch.addmm(bias, rows, weight.t(), out=logits)
+
+
 class _Gradients:
     """The gradients of hidden rows, head and bias, filled chunk by chunk; the head's is summed in fp32 or better."""
 
@@ -168,20 +197,31 @@ class _Gradients:
         """Take in d loss / d logits of the rows `[first, stop)`, in the compute dtype."""
         if self._rows is not None:
             torch.mm(by_logits, self._weight, out=self._rows[first:stop])
-        if self._needs_head:
-            part = by_logits.t() @ self._hidden[first:stop]
-            if first == 0:
-                several = stop < len(self._hidden)
-                self._head = part.to(torch.promote_types(part.dtype, torch.float32)) if several else part
-            elif self._head is not None:
-                self._head += part
         if self._bias is not None:
             self._bias += by_logits.sum(0)
+        if self._needs_head:
+            by_head, rows = by_logits.t(), self._hidden[first:stop]
+            if first == 0 and stop == len(self._hidden):
+                self._head = by_head @ rows
+                return
+            part = torch.mm(by_head, rows, out=workspace("head", self._weight.shape, self._weight))
+            if self._head is None:
+                exact = torch.promote_types(part.dtype, torch.float32)
+                self._head = workspace("sum", part.shape, part, dtype=exact).copy_(part)
+            else:
+                self._head += part
 
     @property
     def all(self) -> list[Tensor | None]:
         """In the order of the function's arguments."""
-        return [self._rows, None if self._head is None else self._head.to(self._weight.dtype), self._bias]
+        return [self._rows, self._head, self._bias]
+
+    def finish(self) -> None:
+        """Round the head's gradient, out of what is used again and into a tensor of its own."""
+        if self._head is not None and self._head.dtype != self._weight.dtype:
+            self._head = self._head.to(self._weight.dtype)
+        elif self._head is not None and len(self._hidden) > CHUNK:
+            self._head = self._head.clone()
 
 
 def grade_logits(logits: Tensor, grading: Grading, rule: LogitRule, *, keep: bool) -> tuple[Tensor, Tensor]:
@@ -190,9 +230,8 @@ def grade_logits(logits: Tensor, grading: Grading, rule: LogitRule, *, keep: boo
         scratch = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
         return _grade_block(logits, scratch, grading, rule, keep=keep)
     size = min(len(logits), max(1, BLOCK_LOGITS // logits.shape[1]))
-    scratch = torch.empty(
-        size, logits.shape[1], dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device
-    )
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    scratch = workspace("block", torch.Size([size, logits.shape[1]]), logits, dtype=exact)
     if grading.plain and rule == PLAIN:
         return _grade_plainly(logits, scratch, grading, keep=keep)
     sums, nll = [], []
@@ -234,32 +273,49 @@ def _grade_block(
     """Every case: branch points, weights, smoothing, z-loss, scaled and capped logits. `z`, a copy, is used up."""
     rows, targets, weights = grading.row_of, grading.targets, grading.weights.to(z.dtype)
     smoothing, zeta = grading.label_smoothing, grading.z_loss
-    if rule.scale != 1.0:
-        z *= rule.scale
-    if rule.softcap is not None:
-        z.div_(rule.softcap).tanh_().mul_(rule.softcap)
-    at_target, lse = z[rows, targets], torch.logsumexp(z, -1)[rows]
-    nll = lse - at_target
-    value = nll + zeta * lse**2
-    if smoothing:
-        value += smoothing * (at_target - z.mean(-1)[rows])
-    summed = weighted_sum(value, weights)
+    _apply(rule, z)
+    at_target = z[rows, targets]
+    above_mean = at_target - z.mean(-1)[rows] if smoothing else 0.0
+    slope = (1 - (z / rule.softcap) ** 2) * rule.scale if rule.softcap is not None and keep else None
+    on_device = None if z.device.type == "cpu" else torch.logsumexp(z, -1)[rows] - at_target
+    p = torch.softmax(z, -1, out=z)
+    nll = _surprise(p, logits, grading, rule) if on_device is None else on_device
+    lse = nll + at_target
+    summed = weighted_sum(nll + zeta * lse**2 + smoothing * above_mean, weights)
     if not keep:
         return summed, nll
-    slope = None if rule.softcap is None else (1 - (z / rule.softcap) ** 2) * rule.scale
-    p = torch.softmax(z, -1, out=z)
     # d/dz: the softmax counts once per target, the target itself is taken away, smoothing spreads that over all.
-    counts = p.new_zeros(len(p))
-    p *= counts.index_add(0, rows, weights * (1 + 2 * zeta * lse))[:, None]
+    none = p.new_zeros(len(p))
+    counts = none.index_add(0, rows, weights * (1 + 2 * zeta * lse) if zeta else weights)
+    if p.device.type != "cpu" or not bool((counts == 1).all()):
+        p *= counts[:, None]
     p.index_put_((rows, targets), (smoothing - 1) * weights, accumulate=True)
     if smoothing:
-        p -= counts.index_add(0, rows, weights * (smoothing / p.shape[1]))[:, None]
+        p -= none.index_add(0, rows, weights * (smoothing / p.shape[1]))[:, None]
     if slope is not None:
         p *= slope
     elif rule.scale != 1.0:
         p *= rule.scale
     logits.copy_(p)
     return summed, nll
+
+
+def _apply(rule: LogitRule, z: Tensor) -> Tensor:
+    """What the model does to its head's output, in place."""
+    if rule.scale != 1.0:
+        z *= rule.scale
+    return z if rule.softcap is None else z.div_(rule.softcap).tanh_().mul_(rule.softcap)
+
+
+def _surprise(p: Tensor, logits: Tensor, grading: Grading, rule: LogitRule) -> Tensor:
+    """-ln of each target's probability in `p`, from `logits` where it is too small to be taken from there."""
+    shares = p[grading.row_of, grading.targets]
+    nll = -shares.log()
+    tiny = (shares <= TINY).nonzero()[:, 0]
+    if len(tiny):
+        z = _apply(rule, logits[grading.row_of[tiny]].to(p.dtype))
+        nll[tiny] = F.cross_entropy(z, grading.targets[tiny], reduction="none")
+    return nll
 
 
 def token_nll(logits: Tensor, targets: Tensor) -> Tensor:

@@ -39,6 +39,14 @@ class Anatomy:
         pairs += 3 * (self.hidden + self.intermediate)
         return rank * self.layers * pairs
 
+    def core_parameters(self, rank: int) -> int:
+        """About how many parameters LoRA-XS has: a core for each of a layer's seven matrices."""
+        return 7 * rank * rank * self.layers
+
+    def bottleneck_parameters(self, size: int) -> int:
+        """About how many parameters bottlenecks have, two in a layer: down, up and their biases."""
+        return 2 * self.layers * (2 * self.hidden * size + self.hidden + size)
+
 
 def anatomy_of(name: str) -> Anatomy:
     """The anatomy of a model directory or hub id; no weight is read or allocated."""

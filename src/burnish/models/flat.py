@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from burnish.models.attention import Rule, attend
 from burnish.models.flat_operations import project, rms_norm, swiglu
 from burnish.models.kept_attention import Rotation
+from burnish.models.quantized import is_exact_norm_hook
 from burnish.models.reach import Layout
 
 
@@ -62,7 +63,8 @@ def why_not_flat(model: PreTrainedModel) -> str | None:
 def _surprising(module: nn.Module) -> bool:
     kind = type(module).__name__
     watched = kind.endswith(("RMSNorm", "Attention", "MLP", "DecoderLayer"))
-    return watched and bool(module._forward_hooks or module._forward_pre_hooks)
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return watched and any(not is_exact_norm_hook(hook) for hook in hooks)
 
 
 def flat_hidden(

@@ -70,6 +70,11 @@ class Forward:
         return unwrapped(self.model)
 
     @property
+    def holds_all_logits(self) -> bool:
+        """Whether a pack's logits are made all at once, for its head is not a plain matrix."""
+        return not self.packed or isinstance(find_head(self.inner), str)
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         found: torch.device = self.inner.device

@@ -8,7 +8,7 @@ moves fp32 masters; the copies are refreshed from them after each update.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import torch
@@ -18,22 +18,25 @@ from torch import Tensor, nn
 class Masters:
     """The trained parameters by name, in fp32, with their gradients summed in fp32.
 
-    Where the model computes in fp32 a master *is* the model's parameter, and nothing is held twice.
+    Where the model computes in fp32 a master *is* the model's parameter, and nothing is held twice. `exact` are
+    parameters that stay in fp32 as they are; weights in 4 bits, being whole numbers, stay as well.
     """
 
-    def __init__(self, model: nn.Module, *, compute: torch.dtype) -> None:
+    def __init__(self, model: nn.Module, *, compute: torch.dtype, exact: Iterable[nn.Parameter] = ()) -> None:
+        stay = {id(parameter) for parameter in exact}
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         exact = {name: parameter.detach().float() for name, parameter in trained.items()}
         for parameter in model.parameters():  # buffers stay: rotary frequencies need fp32
-            if parameter.is_floating_point():
+            if parameter.is_floating_point() and id(parameter) not in stay:
                 parameter.data = parameter.data.to(compute)
         self._copies = trained if compute != torch.float32 else {}
         self.parameters = {
             name: nn.Parameter(exact[name]) if name in self._copies else parameter
             for name, parameter in trained.items()
         }
+        self._sums: dict[str, Tensor] = {}  # the gradients' memory, which stays from step to step
         for name, copy in self._copies.items():
-            copy.register_post_accumulate_grad_hook(partial(_collect, self.parameters[name]))  # type: ignore[no-untyped-call]
+            copy.register_post_accumulate_grad_hook(partial(self._collect, name))  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def clip(self, max_norm: float | None, *, over: float = 1.0) -> Tensor:
@@ -67,13 +70,15 @@ class Masters:
             parameter.copy_(tensors[name])
         self.refresh()
 
-
-def _collect(master: nn.Parameter, copy: Tensor) -> None:
-    """Add a copy's new gradient to its master's and let it go."""
-    if copy.grad is None:
-        return
-    if master.grad is None:
-        master.grad = copy.grad.float()
-    else:
-        master.grad.add_(copy.grad)
-    copy.grad = None
+    def _collect(self, name: str, copy: Tensor) -> None:
+        """Add a copy's new gradient to its master's and let it go."""
+        if copy.grad is None:
+            return
+        master = self.parameters[name]
+        if master.grad is not None:
+            master.grad.add_(copy.grad)
+        else:
+            if name not in self._sums:
+                self._sums[name] = torch.empty_like(master)
+            master.grad = self._sums[name].copy_(copy.grad)
+        copy.grad = None

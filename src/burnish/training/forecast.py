@@ -19,11 +19,23 @@ from typing import Any
 from burnish.models.anatomy import Anatomy
 from burnish.parallel.hardware import CONTEXT_BYTES, TYPICAL_SHARE, Accelerator
 from burnish.recipe.choices import Adapter, DType, Optimizer
+from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
 
 GB = 1e9
 CHUNK_ROWS = 512
-_MOMENTS = {Optimizer.ADAMW: 8, Optimizer.ADAFACTOR: 0, Optimizer.MUON: 4, Optimizer.SGD: 4}
+_MOMENTS = {
+    Optimizer.ADAMW: 8,
+    Optimizer.PAGED_ADAMW_32BIT: 8,  # may leave the device when it is full; no less is held by then
+    Optimizer.ADAMW_8BIT: 2,
+    Optimizer.PAGED_ADAMW_8BIT: 2,
+    Optimizer.ADAFACTOR: 0,
+    Optimizer.MUON: 4,
+    Optimizer.SGD: 4,
+}
+FOUR_BITS = 33 / 64
+"""Bytes of a weight in NF4 with double quantisation: 32 of codes and 1 of scale for 64 of them."""
+
 _WIDTH = {DType.BFLOAT16: 2, DType.FLOAT32: 4}
 RESERVE = 1.1
 """How much more than the sum of its parts a process takes: workspaces, and blocks that do not fit again."""
@@ -77,7 +89,7 @@ def memory_of(
     kept = anatomy.hidden * width if recipe.gradient_checkpointing else per_layer
     layers = pack_tokens * (kept * anatomy.layers + (per_layer if recipe.gradient_checkpointing else 0))
     return Memory(
-        weights=anatomy.parameters * width,
+        weights=_weights(recipe, anatomy),
         masters=trained * 4.0 if width == 2 else 0.0,
         gradients=trained * 4.0,
         optimizer=trained * float(_MOMENTS[recipe.optimizer]),
@@ -85,6 +97,15 @@ def memory_of(
         logits=float(min(CHUNK_ROWS, pack_tokens) * anatomy.vocabulary * (4 + width)),
         process=process,
     )
+
+
+def _weights(recipe: Recipe, anatomy: Anatomy) -> float:
+    """Bytes of the model itself: of layers in 4 bits, where the method has them so, and of the vocabulary's tables."""
+    width = _WIDTH[recipe.dtype]
+    if not METHODS[recipe.adapter].quantised:
+        return float(anatomy.parameters * width)
+    tables = anatomy.parameters - anatomy.layer_parameters
+    return tables * width + anatomy.layer_parameters * FOUR_BITS
 
 
 def operations(recipe: Recipe, anatomy: Anatomy, work: Work) -> float:

@@ -23,6 +23,7 @@ from burnish.data.pack import Pack, pack_all
 from burnish.errors import UsageError
 from burnish.models.forward import Forward, pack_attention
 from burnish.models.generate import without_dropout
+from burnish.models.quantized import compute_in_fp32
 from burnish.training.session import Session
 from burnish.types import Example
 
@@ -162,6 +163,7 @@ def _exact(session: Session) -> nn.Module:
     if not _rounds(session) or 4 * count > LARGEST_COPY:
         return model
     exact = copy.deepcopy(model).float()
+    compute_in_fp32(exact)  # the base in 4 bits stays: that base is what is trained on
     for name, parameter in exact.named_parameters():
         if name in session.masters.parameters:
             parameter.copy_(session.masters.parameters[name])

@@ -16,8 +16,8 @@ from burnish.models.anatomy import Anatomy, anatomy_of
 from burnish.models.locate import locate
 from burnish.parallel.hardware import ACCELERATORS
 from burnish.parallel.runtime import peak_memory_bytes, prepare_process, resident_bytes
-from burnish.recipe.choices import Adapter
 from burnish.recipe.load import LoadedRecipe, fit_to_size
+from burnish.recipe.methods import METHODS, Injection
 from burnish.recipe.schema import Recipe
 from burnish.training.certificate import Certified, certify
 from burnish.training.forecast import (
@@ -90,12 +90,25 @@ def plan_recipe(
         mean_context=float((lengths**2).sum() / (2 * lengths.sum())),
         pack_tokens=found.largest,
     )
-    trained = anatomy.parameters if recipe.adapter == Adapter.FULL else anatomy.lora_parameters(recipe.lora_r)
+    trained = estimate_trained(recipe, anatomy)
     if hardware is not None:
         forecast = on_accelerator(_named(hardware), devices, recipe, anatomy, trained=trained, work=work)
     else:
         forecast = _here(recipe, anatomy, trained, work, certified if measure else None)
     return PlanReport(found, found.largest, forecast, list(what_to_change(forecast, recipe)))
+
+
+def estimate_trained(recipe: Recipe, anatomy: Anatomy) -> int:
+    """About how many parameters a recipe's method trains, from the model's measures alone."""
+    match METHODS[recipe.adapter].injects:
+        case Injection.NOTHING:
+            return anatomy.parameters
+        case Injection.LOW_RANK | Injection.PRINCIPAL:
+            return anatomy.lora_parameters(recipe.lora_r)
+        case Injection.CORE:
+            return anatomy.core_parameters(recipe.lora_r)
+        case Injection.BOTTLENECK:
+            return anatomy.bottleneck_parameters(recipe.bottleneck_size)
 
 
 def _here(

@@ -11,22 +11,29 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from burnish.adapters.apply import Trainable, apply_adapter, describe_trainable
+from burnish.adapters.audit import Audit
+from burnish.adapters.tokens import untrained_tokens
 from burnish.data.pack import Pack, pack_all
 from burnish.data.plan import Plan
 from burnish.data.prepare import Prepared, encode_rows, read_rows
 from burnish.data.workers import Workers
 from burnish.models.forward import Forward, open_forward, why_unpacked
-from burnish.models.load import add_token_rows, load_model, start_model, vocabulary_tables
+from burnish.models.load import add_token_rows, default_device, load_model, start_model, vocabulary_tables
+from burnish.models.quantized import Footprint, exact_parameters, footprint, is_quantized, load_quantized
 from burnish.models.tokenizer import ChatTokenizer
 from burnish.optim.build import Optimizer
 from burnish.optim.masters import Masters
 from burnish.optim.schedule import Schedule, warmup_length
+from burnish.parallel.runtime import give_back_freed_memory
+from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
 from burnish.training.certificate import recipe_tokenizer
 from burnish.types import Example
 
+TOKENS_PER_PASS = {"cpu": 2048, "cuda": 16_384}
+"""Tokens of a forward pass where `micro_batch_size` is `auto`: enough to keep a device busy, and few activations."""
 LOGITS_PER_PASS = 2**27
-"""How many logits one forward pass may hold: 512 MiB in fp32; a larger vocabulary means fewer tokens a pass."""
+"""Where a model's own logits are graded (`models.head`), how many one pass may hold: 512 MiB in fp32."""
 
 
 @dataclass(slots=True)
@@ -60,18 +67,34 @@ class Session:
     trainable: Trainable
     held_out: list[Pack]
     why_unpacked: str | None
+    footprint: Footprint | None = None
+    untrained: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+    audit: Audit | None = None
+    audit_told: bool = False
     state: TrainState = field(default_factory=TrainState)
 
     def packs(self, examples: Sequence[Example]) -> list[Pack]:
         """Examples laid out as micro-batches."""
-        return lay_out(
-            examples, self.recipe, vocab_size=len(self.tokenizer), packed=self.why_unpacked is None
-        )
+        return _lay_out_for(self.forward, examples, self.recipe, vocab_size=len(self.tokenizer))
 
 
-def lay_out(examples: Sequence[Example], recipe: Recipe, *, vocab_size: int, packed: bool) -> list[Pack]:
-    """Examples as packs whose size follows from `micro_batch_size`, or from the vocabulary where that is `auto`."""
-    automatic = min(8192, max(1024, LOGITS_PER_PASS // vocab_size))
+def lay_out(
+    examples: Sequence[Example],
+    recipe: Recipe,
+    *,
+    vocab_size: int,
+    packed: bool,
+    device: str = "cpu",
+    all_logits: bool = False,
+) -> list[Pack]:
+    """Examples as packs whose size follows from `micro_batch_size`, or from the device where that is `auto`.
+
+    `all_logits` says that a pack's logits are made at once, which a large vocabulary makes large.
+    """
+    automatic = TOKENS_PER_PASS.get(device, 2048)
+    if all_logits:
+        automatic = min(automatic, max(1024, LOGITS_PER_PASS // vocab_size))
     if not packed:
         return pack_all(examples, max_tokens=automatic, max_rows=1)
     if recipe.micro_batch_size == "auto":
@@ -82,6 +105,19 @@ def lay_out(examples: Sequence[Example], recipe: Recipe, *, vocab_size: int, pac
         max_tokens=longest * recipe.micro_batch_size,
         max_rows=recipe.micro_batch_size,
         share_prefixes=recipe.share_prefixes,
+    )
+
+
+def _lay_out_for(
+    forward: Forward, examples: Sequence[Example], recipe: Recipe, *, vocab_size: int
+) -> list[Pack]:
+    return lay_out(
+        examples,
+        recipe,
+        vocab_size=vocab_size,
+        packed=forward.packed,
+        device=forward.device.type,
+        all_logits=forward.holds_all_logits,
     )
 
 
@@ -100,12 +136,15 @@ def open_session(
 ) -> Session:
     """Load the model, make its weights trainable by the recipe's method, plan the updates."""
     torch.manual_seed(recipe.seed)  # adapters and new models start from random weights
-    base = start_model(recipe.model) if from_scratch else load_model(recipe.model)
+    base = start_model(recipe.model) if from_scratch else _load_base(recipe)
     add_token_rows(base, len(tokenizer), tokenizer.new_ids, like=tokenizer.like)
+    weights = footprint(base) if is_quantized(base) else None
+    untrained = () if from_scratch else _wake_tokens(base, tokenizer)
     why = why_unpacked(base) if recipe.packing else "packing: false"
     tables = vocabulary_tables(base)
-    model = apply_adapter(base, recipe, new_tokens=tokenizer.new_ids)
-    masters = Masters(model, compute=getattr(torch, recipe.dtype.value))
+    model = apply_adapter(base, recipe, new_tokens=[*tokenizer.new_ids, *untrained])
+    compute = getattr(torch, recipe.dtype.value)
+    masters = Masters(model, compute=compute, exact=exact_parameters(model))
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         # transformers checkpoints a layer in training mode only, and loads every model in evaluation mode.
@@ -117,6 +156,7 @@ def open_session(
         plan.num_steps, warmup_steps=recipe.warmup_steps, warmup_ratio=recipe.warmup_ratio or 0.0
     )
     held_out = list(data.held_out.views())
+    forward = open_forward(model, packed=why is None, compiled=recipe.compile)
     return Session(
         recipe=recipe,
         tokenizer=tokenizer,
@@ -124,18 +164,53 @@ def open_session(
         plan=plan,
         schedule=Schedule(recipe.lr_scheduler.value, recipe.learning_rate, plan.num_steps, warmup),
         model=model,
-        forward=open_forward(model, packed=why is None, compiled=recipe.compile),
+        forward=forward,
         masters=masters,
         optimizer=Optimizer(
             masters.parameters,
             name=recipe.optimizer.value,
             weight_decay=recipe.weight_decay,
             embeddings=_embedding_names(model, tables),
+            faster=frozenset(name for name in masters.parameters if ".lora_B." in name),
+            ratio=recipe.lora_plus_ratio,
         ),
-        trainable=describe_trainable(model),
-        held_out=lay_out(held_out, recipe, vocab_size=len(tokenizer), packed=why is None) if held_out else [],
+        trainable=describe_trainable(model, recipe),
+        held_out=_lay_out_for(forward, held_out, recipe, vocab_size=len(tokenizer)) if held_out else [],
         why_unpacked=why,
+        footprint=weights,
+        untrained=untrained,
+        notes=_token_notes(tokenizer, untrained),
     )
+
+
+def _wake_tokens(base: PreTrainedModel, tokenizer: ChatTokenizer) -> tuple[int, ...]:
+    """Control tokens of the template that the base never trained: started as new tokens are, and trained."""
+    fresh = set(tokenizer.new_ids)
+    found = [token for token in untrained_tokens(base, tokenizer.control_ids) if token not in fresh]
+    ends = {*tokenizer.stop_ids} & set(found)
+    known = tokenizer.tokenizer.eos_token_id
+    like = {} if known is None or known in found else dict.fromkeys(ends, known)
+    add_token_rows(base, len(tokenizer), found, like=like)
+    return tuple(found)
+
+
+def _token_notes(tokenizer: ChatTokenizer, untrained: Sequence[int]) -> tuple[str, ...]:
+    if not untrained:
+        return ()
+    names = ", ".join(str(tokenizer.tokenizer.convert_ids_to_tokens(token)) for token in untrained)
+    return (
+        f"the base never trained the rows of {names}, which its template uses: they start at the mean and are trained",
+    )
+
+
+def _load_base(recipe: Recipe) -> PreTrainedModel:
+    """The model whose weights are trained, or beside whose frozen weights others are."""
+    if not METHODS[recipe.adapter].quantised:
+        return load_model(recipe.model)
+    compute: torch.dtype = getattr(torch, recipe.dtype.value)
+    base = load_quantized(recipe.model, compute=compute, device=default_device())
+    give_back_freed_memory()
+    return base
 
 
 def plan_of(recipe: Recipe, num_rows: int) -> Plan:
