@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from burnish.errors import DataError, UsageError
@@ -72,10 +72,31 @@ def test_the_rank_that_vllm_is_told_holds_the_adapter(rank: int, flag: int) -> N
     assert facts(r=rank).vllm_rank == flag
 
 
-def test_an_adapter_in_a_format_of_burnishs_own_is_refused_with_the_reason(tmp_path: Path) -> None:
-    save_file({"down": torch.zeros(2)}, tmp_path / "bottleneck.safetensors")
-    with pytest.raises(UsageError, match="not in PEFT's format"):
-        read_adapter(tmp_path)
+@pytest.mark.parametrize("method", ["dora", "rslora", "pissa", "lora_xs"])
+def test_every_method_that_merges_leaves_whole_and_as_an_adapter(
+    trained_run: TrainedRun, tmp_path: Path, quick: None, method: str
+) -> None:
+    run = trained_run(adapter=method, learning_rate=1e-2)
+    for form in (Form.HF, Form.ADAPTER):
+        result = export.export(Order(run, form, tmp_path / form.value))
+        assert {"keys", "logits", "greedy"} <= {check["check"] for check in result.checks}
+
+
+def test_a_bottleneck_leaves_with_its_loader_and_in_no_other_form(
+    trained_run: TrainedRun, tmp_path: Path, quick: None
+) -> None:
+    run, out = trained_run(adapter="bottleneck"), tmp_path / "out"
+    export.export(Order(run, Form.ADAPTER, out))
+    assert {"bottleneck.json", "bottleneck.safetensors", "load_bottleneck.py"} <= {
+        path.name for path in out.iterdir()
+    }
+    imports = [
+        line for line in (out / "load_bottleneck.py").read_text().splitlines() if "import" in line.split()
+    ]
+    assert imports and not any("burnish" in line for line in imports)
+    for form in (Form.HF, Form.VLLM, Form.GGUF, Form.OLLAMA):
+        with pytest.raises(UsageError, match="bottleneck"):
+            export.export(Order(run, form, tmp_path / "other"))
 
 
 def test_a_broken_weight_file_is_a_data_error(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from safetensors import safe_open
 
-from burnish.errors import DataError, UsageError
+from burnish.adapters import bottleneck
+from burnish.errors import DataError
 from burnish.models.locate import read_json
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -20,18 +21,31 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
+BOTTLENECK = "BOTTLENECK"
+"""The `peft_type` that we give to burnish's own format, which PEFT does not have."""
+
 # These initialisations of LoRA also change the base; such an adapter fits the changed base alone.
 CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq")
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterFacts:
-    """One adapter directory in PEFT's format: its config, the names and the dtypes (`BF16`) of its tensors."""
+    """One adapter directory, in PEFT's format or the bottleneck's: config, names and dtypes of its tensors."""
 
     directory: Path
     config: dict[str, Any]
     tensors: tuple[str, ...]
     dtypes: tuple[str, ...]
+
+    @property
+    def is_bottleneck(self) -> bool:
+        """Whether it computes between the layers: it cannot be merged, and PEFT has no such method."""
+        return self.config.get("peft_type") == BOTTLENECK
+
+    @property
+    def files(self) -> tuple[str, str]:
+        """The names of its config and its weights."""
+        return (bottleneck.JSON, bottleneck.WEIGHTS) if self.is_bottleneck else (CONFIG, WEIGHTS)
 
     @property
     def rank(self) -> int:
@@ -81,22 +95,17 @@ class AdapterFacts:
 
 
 def read_adapter(directory: Path) -> AdapterFacts:
-    """The facts of an adapter directory; UsageError where it is in a format that only burnish reads."""
-    if not (directory / CONFIG).is_file() or not (directory / WEIGHTS).is_file():
-        raise UsageError(
-            f"{directory}: no {CONFIG} beside {WEIGHTS}, so it is not in PEFT's format",
-            rule="a bottleneck adapter computes between the layers: it cannot be merged, and PEFT, vLLM and "
-            "llama.cpp have no such method",
-            remedy=f"serve the run itself (burnish chat {directory.parent}), or train with adapter: lora",
-        )
-    config = read_json(directory / CONFIG)
+    """The facts of an adapter directory; DataError where it is not whole."""
+    own = (directory / bottleneck.JSON).is_file()
+    names = (bottleneck.JSON, bottleneck.WEIGHTS) if own else (CONFIG, WEIGHTS)
+    config = read_json(directory / names[0]) | ({"peft_type": BOTTLENECK} if own else {})
     try:
-        with safe_open(directory / WEIGHTS, framework="pt") as file:
+        with safe_open(directory / names[1], framework="pt") as file:
             tensors = tuple(file.keys())
             dtypes = {file.get_slice(name).get_dtype() for name in tensors}
     except Exception as error:  # safetensors' own error class is not exported under one name
         raise DataError(
-            f"{directory / WEIGHTS}: {error}",
+            f"{directory / names[1]}: {error}",
             rule="an adapter's weights are a whole safetensors file",
             remedy="restore the file, or train again",
         ) from error

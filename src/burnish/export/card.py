@@ -111,6 +111,8 @@ def _use(source: Source, order: Order, command: list[str] | None) -> Iterator[st
     match order.form:
         case Form.HF:
             yield "transformers: `AutoModelForCausalLM.from_pretrained(DIR)`, with `AutoTokenizer` and its template"
+        case Form.ADAPTER if source.adapter is not None and source.adapter.is_bottleneck:
+            yield f"transformers: load {code(source.base)}, then `load_bottleneck(base, DIR)` of load_bottleneck.py"
         case Form.ADAPTER:
             yield f"PEFT: load {code(source.base)}, then `PeftModel.from_pretrained(base, DIR)`"
             if source.tokenizer.new_ids or _rows_grow(source):

@@ -105,6 +105,12 @@ def _as_adapter(source: Source, form: Form) -> tuple[AdapterFacts | None, list[s
         )
     if form is Form.ADAPTER:
         return adapter, []
+    if adapter is not None and adapter.is_bottleneck:
+        raise UsageError(
+            f"{source.run.path} was trained with adapter: bottleneck",
+            rule="a bottleneck computes between the layers: no matrix holds it, and vLLM and llama.cpp have none",
+            remedy="export --to adapter, which brings a loader for transformers; or train with adapter: lora",
+        )
     if form is Form.VLLM and adapter is not None:
         obstacles = adapter.vllm_obstacles()
         if not obstacles:

@@ -10,8 +10,9 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from transformers import GenerationConfig, PreTrainedModel
 
+from burnish.adapters.bottleneck import load_bottleneck
 from burnish.errors import DataError
-from burnish.export.adapter_facts import CONFIG, WEIGHTS, AdapterFacts
+from burnish.export.adapter_facts import WEIGHTS, AdapterFacts
 from burnish.export.source import Source
 from burnish.models.identity import CHAT_JSON
 from burnish.models.load import add_token_rows, load_model, save_model
@@ -31,6 +32,9 @@ TOKENIZER_FILES = (
 CPU = torch.device("cpu")
 
 
+LOADER = Path(__file__).with_name("bottleneck_loader.py")
+
+
 def load_trained(source: Source) -> PreTrainedModel | PeftModel:
     """The model as training left it, in fp32: the base with the adapter on it, or the whole model of final/."""
     if source.adapter is None:
@@ -38,6 +42,8 @@ def load_trained(source: Source) -> PreTrainedModel | PeftModel:
     base = load_model(source.recipe.model, dtype=torch.float32, device=CPU)
     rows = base.get_input_embeddings().weight.shape[0]
     add_token_rows(base, len(source.tokenizer), range(rows, len(source.tokenizer)))
+    if source.adapter.is_bottleneck:
+        return load_bottleneck(base, source.adapter.directory).eval()
     try:
         model = PeftModel.from_pretrained(base, source.adapter.directory)
     except (KeyError, ValueError, RuntimeError) as error:
@@ -84,11 +90,14 @@ def cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
 
 def write_adapter(source: Source, adapter: AdapterFacts, out: Path) -> None:
-    """Write the adapter as PEFT reads it, naming the base as others find it, with all that chat needs."""
+    """Write the adapter as PEFT reads it (a bottleneck: with a loader), naming the base as others find it."""
     out.mkdir(exist_ok=True)
-    shutil.copyfile(adapter.directory / WEIGHTS, out / WEIGHTS)
-    config = {**read_json(adapter.directory / CONFIG), "base_model_name_or_path": source.base}
-    (out / CONFIG).write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2) + b"\n")
+    config_name, weights_name = adapter.files
+    shutil.copyfile(adapter.directory / weights_name, out / weights_name)
+    if adapter.is_bottleneck:
+        shutil.copyfile(LOADER, out / "load_bottleneck.py")
+    config = {**read_json(adapter.directory / config_name), "base_model_name_or_path": source.base}
+    (out / config_name).write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2) + b"\n")
     end = source.tokenizer.tokenizer
     GenerationConfig(
         bos_token_id=end.bos_token_id,
