@@ -102,11 +102,11 @@ def read_adapter(directory: Path) -> AdapterFacts:
     try:
         with safe_open(directory / names[1], framework="pt") as file:
             tensors = tuple(file.keys())
-            dtypes = {file.get_slice(name).get_dtype() for name in tensors}
+            kinds = {file.get_slice(name).get_dtype() for name in tensors}
     except Exception as error:  # safetensors' own error class is not exported under one name
         raise DataError(
             f"{directory / names[1]}: {error}",
             rule="an adapter's weights are a whole safetensors file",
             remedy="restore the file, or train again",
         ) from error
-    return AdapterFacts(directory, config, tensors, tuple(sorted(dtypes)))
+    return AdapterFacts(directory, config, tensors, tuple(sorted(kind for kind in kinds if "F" in kind)))
