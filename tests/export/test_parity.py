@@ -212,6 +212,20 @@ def test_a_run_whose_template_was_changed_after_training_is_refused(
         export.export(Order(run, Form.HF, tmp_path / "out"))
 
 
+def test_a_model_of_plain_text_leaves_without_a_template(
+    trained_run: TrainedRun, tmp_path: Path, quick: None
+) -> None:
+    data = tmp_path / "text.jsonl"
+    data.write_text(
+        "".join(json.dumps({"text": f"The sun is bright, number {k}."}) + "\n" for k in range(16))
+    )
+    run = trained_run(adapter="full", datasets=str(data), sample_prompts=["The sun is"])
+    result = export.export(Order(run, Form.OLLAMA, tmp_path / "out"))
+    template = next(check for check in result.checks if check["check"] == "template")
+    assert template["saw"] == [None, None]
+    assert 'TEMPLATE """{{ .Prompt }}"""' in (tmp_path / "out" / "Modelfile").read_text()
+
+
 def test_nothing_is_written_over(trained_run: TrainedRun, tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(UsageError, match="there already"):

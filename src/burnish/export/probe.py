@@ -88,6 +88,11 @@ def asked(source: Source) -> Iterator[dict[str, Any]]:
             continue
         if _spells_control(source.tokenizer, messages):
             yield {**probe, "refused": "it spells a control token, which training feeds as plain text"}
+        elif any(message.get("tool_calls") for message in messages):
+            yield {
+                **probe,
+                "refused": "it holds tool calls, which training spells as the template wants them",
+            }
         elif limit is None or len(ids) + ANSWER_TOKENS <= limit:
             yield {**probe, "prompt_ids": ids}
 
