@@ -46,6 +46,7 @@ VERBS = {
     "runs": Verb("Train", "List the runs in a folder: model, steps, losses, state."),
     "compare": Verb("Judge", "Base and tuned model side by side on the same prompts."),
     "chat": Verb("Use", "Ask a run, a model directory or a hub model."),
+    "serve": Verb("Use", "Serve runs and models with OpenAI's API, on this machine."),
 }
 
 
