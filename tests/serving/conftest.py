@@ -114,6 +114,7 @@ def trained(
                 "max_steps": 3,
                 "global_batch_size": 8,
                 "val_set_size": 0,
+                "dtype": "float32",
                 **settings,
             }
             train(load_recipe(None, given))

@@ -8,15 +8,16 @@ Every model id brings its own tokenizer, template and stop ids. Which adapter co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
-from safetensors import safe_open
-from torch import nn
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from burnish.errors import DataError, UsageError
@@ -30,6 +31,7 @@ from burnish.recipe.load import load_recipe
 from burnish.serving.spelling import Vocabulary
 
 WEIGHTS = "adapter_model.safetensors"
+NEW_ROWS = ".trainable_tokens_delta"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +145,9 @@ def load_roster(names: Sequence[str], *, dtype: str = "auto") -> Roster:
     longest = max(map(len, chats.values()))
     add_token_rows(model, longest, range(base_rows, longest))
     declared = stop_ids_of(model, chats[base_id].tokenizer)
+    tables = _tables(model, base_rows)
     for number, place in enumerate(adapted):
-        model = _put_on(model, place, f"a{number}")
+        model = _put_on(model, place, f"a{number}", tables)
     model = model.to(default_device()).eval().requires_grad_(False)
     served = [_served(base_id, None, base, chats[base_id], base_rows, declared)]
     for number, place in enumerate(adapted):
@@ -179,7 +182,7 @@ def _chat_of(place: Place) -> ChatTokenizer:
     return load_chat_tokenizer(str(place.adapter) if brings else place.base, chat=False)
 
 
-def _put_on(model: Any, place: Place, name: str) -> PeftModel:
+def _put_on(model: Any, place: Place, name: str, tables: Mapping[str, Tensor]) -> PeftModel:
     """The model with one more adapter, every tensor of its file in its place; DataError where one is left over."""
     assert place.adapter is not None
     directory = locate(str(place.adapter))
@@ -190,25 +193,67 @@ def _put_on(model: Any, place: Place, name: str) -> PeftModel:
             remedy="save the adapter again with save_pretrained(..., safe_serialization=True)",
         )
     try:
+        tensors = load_file(directory / WEIGHTS)
+        config = PeftConfig.from_pretrained(str(directory))
+        config.inference_mode = True
         if isinstance(model, PeftModel):
-            model.load_adapter(directory, adapter_name=name, is_trainable=False)
+            model.add_adapter(name, config)
         else:
-            model = PeftModel.from_pretrained(model, directory, adapter_name=name, is_trainable=False)
-    except (ValueError, KeyError, RuntimeError, TypeError) as error:
+            model = PeftModel(model, config, adapter_name=name)
+        wanted = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
+        given = {key: tensor for key, tensor in tensors.items() if key in wanted}
+        set_peft_model_state_dict(model, given, adapter_name=name)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
         raise DataError(
             f"{directory}: {error}",
             rule=f"an adapter fits its base, here {place.base}",
             remedy="serve the adapter with the base that it was trained on",
         ) from error
-    with safe_open(directory / WEIGHTS, framework="pt") as file:
-        in_file = set(file.keys())
-    taken = set(get_peft_model_state_dict(model, adapter_name=name))
-    if in_file != taken:
-        odd = sorted(in_file ^ taken)[0]
+    left = {
+        key
+        for key in tensors.keys() - wanted
+        if not (_is_base_table(tensors[key], key, tables, directory) or _is_tied(tensors[key], key, given))
+    }
+    odd = sorted(left | wanted - tensors.keys())
+    if odd:
         raise DataError(
-            f"{directory}: {len(in_file ^ taken)} tensors of the adapter have no place in the model, or no value "
-            f"({odd} first)",
+            f"{directory}: {len(odd)} tensors have no place in the model, or the model's no tensor ({odd[0]} first)",
             rule="an adapter whose names do not match would be loaded and do nothing",
             remedy="serve it on the base that it was trained on, or export the run again",
         )
     return model
+
+
+def _is_base_table(tensor: Tensor, key: str, tables: Mapping[str, Tensor], directory: Path) -> bool:
+    """Whether a tensor is the copy of the base's vocabulary that PEFT writes where rows were added.
+
+    It is not loaded: it would take the place of the base's own, for every model id.
+    """
+    name = key.removeprefix("base_model.model.").removesuffix(".weight").removesuffix(".base_layer")
+    own = tables.get(name.removesuffix(".token_adapter"))
+    if own is None:
+        return False
+    shared = min(len(own), len(tensor))
+    if not torch.allclose(tensor[:shared].float(), own[:shared].float(), rtol=1e-2, atol=1e-4):
+        raise DataError(
+            f"{directory}: {key} is not the base's",
+            rule="models that are served together share one base, its vocabulary too",
+            remedy="serve the merged model by itself: burnish serve RUN/final",
+        )
+    return True
+
+
+def _is_tied(tensor: Tensor, key: str, given: Mapping[str, Tensor]) -> bool:
+    """Whether these are the new tokens' rows once more, under the name of a head that is tied to the embedding."""
+    rows = (other for name, other in given.items() if name.endswith(NEW_ROWS))
+    return key.endswith(NEW_ROWS) and any(torch.equal(tensor, other) for other in rows)
+
+
+def _tables(model: PreTrainedModel, num_rows: int) -> dict[str, Tensor]:
+    """The rows that the base brought, of its embedding and its head, by module name."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    return {
+        name: module.weight.detach()[:num_rows]
+        for name, module in model.named_modules()
+        if any(module is end for end in ends)
+    }
