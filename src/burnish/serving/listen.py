@@ -28,6 +28,7 @@ TOKEN_VARIABLE = "BURNISH_SERVE_TOKEN"
 SHORTEST_TOKEN = 16
 HEADER_SECONDS = 10.0
 MAX_CONNECTIONS = 1_024
+BACKLOG = 512
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")
 
 
@@ -123,12 +124,13 @@ def _unusable(file: Path, why: str) -> UsageError:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket at an address, not yet listening; UsageError where it cannot be had."""
+    """A socket that listens at an address; UsageError where it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host.strip("[]"), port))
+        bound.listen(BACKLOG)
     except OSError as error:
         bound.close()
         raise UsageError(
@@ -152,6 +154,6 @@ def make_server(app: Gate, *, drain_seconds: int = 60) -> uvicorn.Server:
         "proxy_headers": False,
         "timeout_keep_alive": 30,
         "timeout_graceful_shutdown": drain_seconds,
-        "backlog": 512,
+        "backlog": BACKLOG,
     }
     return uvicorn.Server(uvicorn.Config(app, **settings))
