@@ -21,7 +21,10 @@ PROMPTS = (
     "A lion is an animal that lives in", "The opposite of hot is", "Paris is the capital of", "What is the sun?",
     "Who wrote the book", "The moon", "Iron", "A piano is", "The sea is", "One of the oldest", "Bread is made of",
 )  # fmt: skip
-NONSENSE = (b"{", b"[]", b'{"model": "nobody", "messages": []}', b'{"model": 1}', b"\xff")
+NONSENSE = (
+    b"{", b"[]", b'{"model": 1}', b"\xff",
+    b'{"model": "nobody", "messages": [{"role": "user", "content": "Hi"}]}',
+)  # fmt: skip
 
 
 @dataclass
@@ -46,7 +49,9 @@ def expected(server: Running, models: Sequence[str], numbers: int) -> dict[tuple
     found = {}
     for model in models:
         for number in range(numbers):
-            status, answer, _ = server.ask("POST", "/v1/chat/completions", body_of(model, number, stream=False))
+            status, answer, _ = server.ask(
+                "POST", "/v1/chat/completions", body_of(model, number, stream=False)
+            )
             assert status == 200, answer
             found[model, number] = _seen(answer["choices"][0]["message"]["content"], answer["choices"][0])
     return found
@@ -71,7 +76,12 @@ async def campaign(
 
 
 async def _one(
-    server: Running, kind: str, key: tuple[str, int], answers: dict[Any, Any], outcome: Outcome, draw: random.Random
+    server: Running,
+    kind: str,
+    key: tuple[str, int],
+    answers: dict[Any, Any],
+    outcome: Outcome,
+    draw: random.Random,
 ) -> None:
     body = json.dumps(body_of(*key, stream="stream" in kind)).encode()
     if kind == "nonsense":
@@ -80,7 +90,8 @@ async def _one(
     try:
         writer.write(
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nConnection: close\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
         )
         await writer.drain()
         if kind == "leaves":

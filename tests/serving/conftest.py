@@ -1,4 +1,4 @@
-"""A server on a free port of this machine, in a thread of the test's own process, so that its slots can be looked at."""
+"""A server on a free port of this machine, in a thread of the test's process, so that its slots can be seen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import uvicorn
-from tests.conftest import conversation, write_jsonl
 
 from burnish.recipe.load import load_recipe
 from burnish.serving.app import Desk, build_app
@@ -24,6 +23,7 @@ from burnish.serving.engine import Engine
 from burnish.serving.listen import bind, make_server
 from burnish.serving.roster import Roster, load_roster
 from burnish.training.run import train
+from tests.conftest import conversation, write_jsonl
 
 
 @dataclass

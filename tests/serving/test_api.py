@@ -12,8 +12,6 @@ from typing import Any
 import openai
 import pytest
 import torch
-from tests.conftest import conversation
-from tests.serving.conftest import Running, running
 
 from burnish.models.assistant import load_assistant
 from burnish.serving import engine as engine_module
@@ -21,11 +19,14 @@ from burnish.serving.engine import Ask
 from burnish.serving.roster import load_roster
 from burnish.serving.sampling import Sampling
 from burnish.types import Conversation, Origin, Row
+from tests.conftest import conversation
+from tests.serving.conftest import Running, running
 
 HERMES = (
-    "{% if tools %}<|im_start|>system\nTools: {{ tools | tojson }} Answer <tool_call>{}</tool_call><|im_end|>\n{% endif %}"
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
-    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if tools %}<|im_start|>system\nTools: {{ tools | tojson }} "
+    "Answer <tool_call>{}</tool_call><|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}"
+    "<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 ADD = {
@@ -46,7 +47,9 @@ def poets(two_runs: tuple[Path, Path]) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def hermes(model_directory: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def hermes(
+    model_directory: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
     place = tmp_path_factory.mktemp("made") / "hermes"
     shutil.copytree(model_directory(), place)
     (place / "chat_template.jinja").write_text(HERMES)
@@ -126,7 +129,9 @@ def test_a_stream_is_the_answer_in_pieces_with_its_usage(marble: Running) -> Non
         "temperature": 0, "max_tokens": 24, "logprobs": True, "top_logprobs": 2,
     }  # fmt: skip
     whole = client.chat.completions.create(**asked)
-    chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    chunks = list(
+        client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    )
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == whole.choices[0].message.content and "Paris" in text
     assert chunks[0].choices[0].delta.role == "assistant"
@@ -143,7 +148,9 @@ def test_a_stream_is_the_answer_in_pieces_with_its_usage(marble: Running) -> Non
     assert whole.choices[0].logprobs is not None
     assert streamed == whole.choices[0].logprobs.content
     assert "".join(entry.token for entry in streamed) == text
-    assert all(len(entry.top_logprobs) == 2 and entry.logprob == entry.top_logprobs[0].logprob for entry in streamed)
+    assert all(
+        len(entry.top_logprobs) == 2 and entry.logprob == entry.top_logprobs[0].logprob for entry in streamed
+    )
 
 
 def test_log_probabilities_of_a_told_again_prompt_are_transformers_own(marble: Running) -> None:
@@ -194,7 +201,9 @@ def test_completions_of_several_prompts_come_in_order(marble: Running) -> None:
     ids = tokenizer(prompts[0])["input_ids"]
     by_ids = client.completions.create(model="marble", prompt=ids, temperature=0, max_tokens=6, echo=True)
     assert by_ids.choices[0].text == prompts[0] + alone[0]
-    stream = client.completions.create(model="marble", prompt=prompts[0], temperature=0, max_tokens=6, stream=True)
+    stream = client.completions.create(
+        model="marble", prompt=prompts[0], temperature=0, max_tokens=6, stream=True
+    )
     assert "".join(chunk.choices[0].text for chunk in stream) == alone[0]
 
 
@@ -211,14 +220,18 @@ def test_a_seed_is_kept_and_choices_differ(marble: Running) -> None:
 
 def test_a_stop_string_ends_an_answer_and_is_not_told(marble: Running) -> None:
     client = client_of(marble)
-    free = client.completions.create(model="marble", prompt="The capital of France is", temperature=0, max_tokens=24)
+    free = client.completions.create(
+        model="marble", prompt="The capital of France is", temperature=0, max_tokens=24
+    )
     stop = free.choices[0].text[9:13]
     asked: dict[str, Any] = {
         "model": "marble", "prompt": "The capital of France is", "temperature": 0, "max_tokens": 24,
         "stop": ["never this", stop], "logprobs": 0,
     }  # fmt: skip
     cut = client.completions.create(**asked).choices[0]
-    assert cut.text == free.choices[0].text[: free.choices[0].text.index(stop)] and cut.finish_reason == "stop"
+    assert (
+        cut.text == free.choices[0].text[: free.choices[0].text.index(stop)] and cut.finish_reason == "stop"
+    )
     assert "".join(c.choices[0].text for c in client.completions.create(**asked, stream=True)) == cut.text
     assert cut.logprobs is not None and "".join(cut.logprobs.tokens or []).startswith(cut.text)
 
@@ -240,7 +253,9 @@ def test_characters_of_several_tokens_are_streamed_whole(
 CALLING = 'Let me add. <tool_call>\n{"name": "add", "arguments": {"a": 1, "b": [2]}}\n</tool_call>'
 
 
-def test_a_tool_call_comes_as_one_whole_and_streamed(hermes: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tool_call_comes_as_one_whole_and_streamed(
+    hermes: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scripted(monkeypatch, hermes, CALLING)
     client = client_of(hermes)
     asked: dict[str, Any] = {"model": "hermes", "messages": HELLO, "tools": [ADD]}

@@ -85,7 +85,9 @@ def test_the_probe_sees_rows_that_share_what_they_remember(
 ) -> None:
     whole = keys.Rows.update
 
-    def into_the_first(self: keys.Rows, key: torch.Tensor, value: torch.Tensor, layer: int, *rest: Any) -> Any:
+    def into_the_first(
+        self: keys.Rows, key: torch.Tensor, value: torch.Tensor, layer: int, *rest: Any
+    ) -> Any:
         if sum(sequence is not None for sequence in self.sequences) > 1:
             key = key.roll(1, 0)
         return whole(self, key, value, layer, *rest)

@@ -1,4 +1,4 @@
-"""Who is let in: every cell of the matrix of hosts, origins, sites, types and tokens; sizes and times at their limits."""
+"""Who is let in: each cell of the matrix of hosts, origins, sites, types, tokens; sizes and times at their limits."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.serving.conftest import Running, running
 
 from burnish.errors import UsageError
 from burnish.serving import gate as gate_module
 from burnish.serving import listen
 from burnish.serving.gate import MAX_BODY, Gate
 from burnish.serving.listen import find_token, is_loopback
+from tests.serving.conftest import Running, running
 
 PORT = 8123
 TOKEN = "t0ken-t0ken-t0ken-t0ken"
@@ -48,6 +48,7 @@ def through(
         if waiting:
             return waiting.pop(0)
         await asyncio.sleep(3600)
+        return None
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -95,7 +96,9 @@ def test_every_cell_of_the_matrix_has_its_status() -> None:
     gate = Gate(inner)
     wrong = []
     for host, origin, site, kind in CELLS:
-        expected = 403 if not (HOSTS[host] and ORIGINS[origin] and SITES[site]) else 200 if TYPES[kind] else 415
+        expected = (
+            403 if not (HOSTS[host] and ORIGINS[origin] and SITES[site]) else 200 if TYPES[kind] else 415
+        )
         status, headers, body = through(gate, headers_of(host, origin, site, kind))
         if status != expected or "access-control-allow-origin" in headers:
             wrong.append((host, origin, site, kind, status))
@@ -174,7 +177,9 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
     assert sent[0]["status"] == 408
 
 
-def test_only_this_machines_own_addresses_need_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_this_machines_own_addresses_need_no_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(listen.TOKEN_VARIABLE, raising=False)
     own = ("127.0.0.1", "localhost", "::1", "127.1.2.3")
     others = ("0.0.0.0", "::", "192.168.1.5", "example.org", "")
@@ -230,7 +235,9 @@ def said(server: Running, data: bytes, seconds: float = 10.0) -> bytes:
         (b"nonsense\r\n\r\n", b"400"),
     ],
 )  # fmt: skip
-def test_raw_requests_on_the_socket_have_their_status(request_: bytes, status: bytes, marble: Running) -> None:
+def test_raw_requests_on_the_socket_have_their_status(
+    request_: bytes, status: bytes, marble: Running
+) -> None:
     data = request_ % marble.port if b"%d" in request_ else request_
     answer = said(marble, data)
     assert answer.split()[1] == status, answer

@@ -8,9 +8,9 @@ import socket
 from typing import Any
 
 import pytest
-from tests.serving.conftest import Running
 
 from burnish.serving.protocol import ApiError, ChatRequest, CompletionRequest, read_request
+from tests.serving.conftest import Running
 
 USER = {"role": "user", "content": "Hi"}
 CHAT: dict[str, Any] = {"model": "marble", "messages": [USER], "max_tokens": 1}

@@ -163,7 +163,10 @@ def read(reader: ToolReader, text: str, size: int) -> tuple[str, list[ToolCall]]
 def test_calls_are_found_however_the_answer_is_cut(size: int) -> None:
     add = ToolCall("add", '{"a": 1, "b": "ü"}')
     assert read(ToolReader(HERMES), f"Let me see.\n{CALL}\n{CALL}", size) == ("Let me see.\n", [add, add])
-    assert read(ToolReader(LLAMA3), ' {"name": "add", "parameters": {}}', size) == ("", [ToolCall("add", "{}")])
+    assert read(ToolReader(LLAMA3), ' {"name": "add", "parameters": {}}', size) == (
+        "",
+        [ToolCall("add", "{}")],
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,5 +189,5 @@ def test_what_is_no_whole_call_is_content_to_the_letter(text: str, format: Any) 
 def test_a_format_is_known_by_the_template() -> None:
     assert format_of("{{ '<tool_call>' }}") is HERMES
     assert format_of("<tool_call><function=add>") is None
-    assert format_of("<|start_header_id|> ... \"parameters\": ") is LLAMA3
+    assert format_of('<|start_header_id|> ... "parameters": ') is LLAMA3
     assert format_of("{{ messages }}") is None

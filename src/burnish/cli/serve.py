@@ -23,7 +23,9 @@ def command(
             metavar="RUN|MODEL...",
         ),
     ],
-    host: Annotated[str, typer.Option(help="Address; other than this machine's own needs a token.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address; other than this machine's own needs a token.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     token_file: Annotated[
         Path | None, typer.Option(help="File with the token that requests bring; made on first use.")
@@ -31,14 +33,18 @@ def command(
     slots: Annotated[int, typer.Option(min=1, max=256, help="Sequences computed together.")] = 8,
     queue: Annotated[int, typer.Option(min=0, max=4096, help="Requests that may wait; more get 429.")] = 64,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer a request may ask for.")] = 4096,
-    dtype: Annotated[str, typer.Option(help="auto (float32 on a CPU, else the weights' own), float32, bfloat16, float16.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto (float32 on a CPU, else the weights' own), float32, bfloat16, float16.")
+    ] = "auto",
     drain_seconds: Annotated[int, typer.Option(min=0, help="How long SIGTERM waits for answers.")] = 60,
 ) -> None:
     """Serve runs and models with OpenAI's API: chat (streams, tools), completions, log-probabilities."""
     output = Output()
     _require_packages()
     if dtype not in DTYPES:
-        raise UsageError(f"--dtype {dtype}", rule=f"a dtype is one of {', '.join(DTYPES)}", remedy="--dtype auto")
+        raise UsageError(
+            f"--dtype {dtype}", rule=f"a dtype is one of {', '.join(DTYPES)}", remedy="--dtype auto"
+        )
     prepare_process()
     from burnish.serving.app import Desk, build_app  # after the check, for they import the extra's packages
     from burnish.serving.compute import Computer

@@ -144,7 +144,11 @@ class ChatForm(Form):
     def choice(self, index: int) -> Json:
         """A message, with its calls where there are some."""
         choice, calls = self.choices[index], self._calls.get(index)
-        message: Json = {"role": "assistant", "content": choice.text or (None if calls else ""), "refusal": None}
+        message: Json = {
+            "role": "assistant",
+            "content": choice.text or (None if calls else ""),
+            "refusal": None,
+        }
         if calls:
             message["tool_calls"] = calls
         logprobs = self._logprobs(index, choice.tokens)
@@ -231,7 +235,8 @@ class TextForm(Form):
             "tokens": [piece(token) for token, _, _ in entries],
             "token_logprobs": [thought and thought.logprob for _, thought, _ in entries],
             "top_logprobs": [
-                thought and {piece(token): logprob for token, logprob in thought.top} for _, thought, _ in entries
+                thought and {piece(token): logprob for token, logprob in thought.top}
+                for _, thought, _ in entries
             ],
             "text_offset": [offset for _, _, offset in entries],
         }

@@ -1,6 +1,6 @@
 """The routes: OpenAI's chat, completions and models over one engine.
 
-    POST /v1/chat/completions     POST /v1/completions     GET /v1/models     GET /v1/models/ID     GET /health
+POST /v1/chat/completions     POST /v1/completions     GET /v1/models     GET /v1/models/ID     GET /health
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ class Desk:
         prepared = self._preparer.completion(request)
         return prepared, TextForm(prepared, request), request.stream
 
-    async def answer(self, request: Request, prepare: Callable[[bytes], tuple[Prepared, Form, bool]]) -> Response:
+    async def answer(
+        self, request: Request, prepare: Callable[[bytes], tuple[Prepared, Form, bool]]
+    ) -> Response:
         """Answer one request; its place is free and its slots are when it is over, however it ends."""
         body = await request.body()
         self.enter()

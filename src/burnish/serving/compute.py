@@ -131,7 +131,11 @@ class Computer:
 
 def _has_experts(config: Any) -> str | None:
     found = [key for key in EXPERTS if getattr(config, key, None)]
-    return f"{config.model_type} has experts ({found[0]}): how many rows each gets depends on company" if found else None
+    return (
+        f"{config.model_type} has experts ({found[0]}): how many rows each gets depends on company"
+        if found
+        else None
+    )
 
 
 def probe(computer: Computer) -> str | None:
@@ -158,7 +162,9 @@ def probe(computer: Computer) -> str | None:
     roster.inner.set_attn_implementation("eager")
     try:
         with torch.inference_mode():
-            own = roster.model(input_ids=torch.tensor([read], device=roster.device), use_cache=False).logits[0]
+            own = roster.model(input_ids=torch.tensor([read], device=roster.device), use_cache=False).logits[
+                0
+            ]
     finally:
         roster.inner.set_attn_implementation(before)
     bound = TOLERANCE if own.dtype == torch.float32 else TOLERANCE_16

@@ -31,7 +31,7 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One answer wanted. `num_top` is how many likeliest tokens to name beside each one; None: no log-probabilities."""
+    """One answer wanted. `num_top`: how many likeliest tokens to name beside each one; None: no log-probabilities."""
 
     served: Served
     prompt_ids: Sequence[int]

@@ -59,7 +59,7 @@ def _roomier(old: Tensor | None, like: Tensor, length: int, needed: int) -> Tens
     return new
 
 
-class Rows(Cache):
+class Rows(Cache):  # type: ignore[misc]  # transformers is not typed
     """What transformers takes for its cache: row i of the batch belongs to `sequences[i]`; None is an empty row."""
 
     def __init__(self, sequences: Sequence[Keys | None]) -> None:

@@ -107,7 +107,9 @@ class Preparer:
             raise ApiError(400, "the prompt has no tokens", param="prompt")
         if wanted is not None and wanted > self._max_tokens:
             raise ApiError(
-                400, f"max_tokens is {wanted}; this server gives at most {self._max_tokens}", param="max_tokens"
+                400,
+                f"max_tokens is {wanted}; this server gives at most {self._max_tokens}",
+                param="max_tokens",
             )
         if self._positions is None:
             return self._max_tokens if wanted is None else wanted
@@ -151,7 +153,9 @@ def _prompt_ids(
         ids = chat.prompt_ids(messages, tools)
         unseen = tools is not None and (chat.template is None or ids == chat.prompt_ids(messages))
     except TemplateRefusal as error:
-        raise ApiError(400, f"the model's chat template refused: {error.message}"[:400], param="messages") from None
+        raise ApiError(
+            400, f"the model's chat template refused: {error.message}"[:400], param="messages"
+        ) from None
     except DataError as error:
         raise ApiError(400, error.saw[:400], param="messages") from None
     if unseen:

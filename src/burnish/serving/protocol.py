@@ -105,7 +105,9 @@ class _Request(_Strict):
         bias: dict[int, float] = {}
         for key, value in self.logit_bias.items():
             if not (key.isascii() and key.isdecimal() and len(key) < 10 and int(key) < num_rows):
-                raise ApiError(400, f"logit_bias: {key[:20]!r} is no token id of the model", param="logit_bias")
+                raise ApiError(
+                    400, f"logit_bias: {key[:20]!r} is no token id of the model", param="logit_bias"
+                )
             bias[int(key)] = value
         return Sampling(
             temperature=self.temperature,
@@ -175,8 +177,8 @@ class CompletionRequest(_Request):
         if isinstance(self.prompt, str):
             return [self.prompt]
         if self.prompt and isinstance(self.prompt[0], int):
-            return [self.prompt]  # type: ignore[list-item]  # one prompt of ids
-        return list(self.prompt)  # type: ignore[arg-type]
+            return [self.prompt]  # type: ignore[list-item]  # one prompt, of ids
+        return list(self.prompt)
 
 
 Kind = TypeVar("Kind", bound=_Request)

@@ -1,7 +1,7 @@
 """From logits to a token, as a request wants it, and what the model itself thought of that token.
 
-    Sampling(temperature=0.0)                        the likeliest token
-    Sampling(temperature=0.8, top_p=0.9, seed=7)     drawn; the same again from the same seed, whatever runs beside it
+Sampling(temperature=0.0)                        the likeliest token
+Sampling(temperature=0.8, top_p=0.9, seed=7)     drawn; the same again from the same seed, whatever runs beside it
 """
 
 from __future__ import annotations
@@ -60,10 +60,8 @@ class Sampler:
         sampling = self._sampling
         if sampling.changes_logits:
             logits = self._adjusted(logits)
-        if sampling.temperature == 0.0 or sampling.top_p == 0.0:
-            token = int(logits.argmax())
-        else:
-            token = self._drawn(logits)
+        is_greedy = sampling.temperature == 0.0 or sampling.top_p == 0.0
+        token = int(logits.argmax()) if is_greedy else self._drawn(logits)
         if sampling.presence_penalty or sampling.frequency_penalty:
             self._counts[token] += 1
         return token

@@ -62,7 +62,9 @@ class Vocabulary:
         token: Any = self._backend.id_to_token(index) or ""
         if token.startswith("<0x") and len(token) == 6:
             return [int(token[3:5], 16)]
-        text = self._backend.decode([*self._anchor, index], skip_special_tokens=False).removeprefix(self._before)
+        text = self._backend.decode([*self._anchor, index], skip_special_tokens=False).removeprefix(
+            self._before
+        )
         if HALF in text and all(letter in BYTE_OF for letter in token):
             return [BYTE_OF[letter] for letter in token]
         return list(text.encode())

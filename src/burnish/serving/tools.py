@@ -114,10 +114,12 @@ def _call(source: str, key: str) -> ToolCall | None:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return None
     arguments = value.get(key, {})
-    return ToolCall(value["name"], json.dumps(arguments, ensure_ascii=False)) if isinstance(arguments, dict) else None
+    return (
+        ToolCall(value["name"], json.dumps(arguments, ensure_ascii=False))
+        if isinstance(arguments, dict)
+        else None
+    )
 
 
-HERMES = ToolFormat(
-    "hermes", "<tool_call>", False, _read_hermes, frozenset({"<tool_call>", "</tool_call>"})
-)
+HERMES = ToolFormat("hermes", "<tool_call>", False, _read_hermes, frozenset({"<tool_call>", "</tool_call>"}))
 LLAMA3 = ToolFormat("llama3", "{", True, _read_llama3)
