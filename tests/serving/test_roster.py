@@ -129,3 +129,10 @@ def test_a_vocabulary_that_lies_in_an_adapters_file_never_replaces_the_bases(
     save_file(weights, adapter / WEIGHTS)
     with pytest.raises(DataError, match="is not the base's"):
         load_roster([str(adapter)])
+
+
+def test_a_bottleneck_is_not_left_out_without_a_word(model_directory: ModelDirectory, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(model_directory(), tmp_path / "narrow"))
+    (place / "bottleneck.json").write_text("{}")
+    with pytest.raises(UsageError, match="has a bottleneck"):
+        load_roster([str(place)])

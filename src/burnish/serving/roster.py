@@ -138,6 +138,7 @@ def load_roster(names: Sequence[str], *, dtype: str = "auto") -> Roster:
         )
     exact = dtype == "auto" and default_device().type == "cpu"
     precision = torch.float32 if exact else None if dtype == "auto" else getattr(torch, dtype)
+    _refuse_bottleneck(base)
     model: Any = load_model(base, dtype=precision, device=torch.device("cpu"))
     base_rows = model.get_input_embeddings().weight.shape[0]
     chats = {base_id: load_chat_tokenizer(base, chat=False)}
@@ -156,6 +157,17 @@ def load_roster(names: Sequence[str], *, dtype: str = "auto") -> Roster:
             _served(place.id, f"a{number}", base_id, chat, max(base_rows, len(chat)), chat.stop_ids)
         )
     return Roster(model, served)
+
+
+def _refuse_bottleneck(base: str) -> None:
+    """A bottleneck lies beside the weights that it belongs to; loaded without it, a run would answer as its base."""
+    file = locate(base) / "bottleneck.json"
+    if file.is_file():
+        raise UsageError(
+            f"{file.parent} has a bottleneck",
+            rule="what is served is plain weights and adapters in PEFT's format",
+            remedy="ask the run with `burnish chat`",
+        )
 
 
 def _served(
