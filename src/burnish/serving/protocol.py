@@ -177,8 +177,8 @@ class CompletionRequest(_Request):
         if isinstance(self.prompt, str):
             return [self.prompt]
         if self.prompt and isinstance(self.prompt[0], int):
-            return [self.prompt]  # type: ignore[list-item]  # one prompt, of ids
-        return list(self.prompt)
+            return [self.prompt]
+        return list(self.prompt)  # type: ignore[arg-type]  # several prompts, of either kind
 
 
 Kind = TypeVar("Kind", bound=_Request)
