@@ -121,8 +121,8 @@ def place_of(name: str) -> Place:
 def load_roster(names: Sequence[str], *, dtype: str = "auto") -> Roster:
     """Load what is named; UsageError where it does not share one base or two would have one id.
 
-    `dtype` "auto" is fp32 on a CPU, where 16 bits are slower and half of all greedy answers hang on ties between
-    logits; on other devices it is the weights' own.
+    `dtype` "auto" is fp32 on a CPU: in 16 bits many greedy answers hang on ties between logits. On other devices it is
+    the weights' own.
     """
     places = [place_of(name) for name in names]
     base = _only_base(places)
