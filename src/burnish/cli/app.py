@@ -51,6 +51,7 @@ VERBS = {
         "Use",
         "Take a finished run elsewhere, proved to be what was trained: hf, adapter, vllm, gguf, ollama.",
     ),
+    "serve": Verb("Use", "Serve runs and models with OpenAI's API, on this machine."),
 }
 
 
