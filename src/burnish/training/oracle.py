@@ -3,8 +3,9 @@
     fast    packed, attention by reach, prefixes once, the head without its logits, in the run's precision
     truth   one document at a time, transformers' own attention, all logits, fp32
 
-In fp32 both must agree to 1e-5. In bf16 the slow path itself is off by some amount; the fast one may be by twice that.
-Where they do not agree, parts of the fast path are switched off one by one until one is found without which they do.
+In fp32 both must agree to 1e-5. In bf16 the slow path itself is off by some amount; the fast one may be by three
+times that. Where they do not agree, parts of the fast path are switched off one by one until one is found without
+which they do.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from burnish.optim.schedule import Schedule, warmup_length
 from burnish.parallel.runtime import device_memory, give_back_freed_memory, resident_bytes
 from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
+from burnish.training.ahead import Ahead
 from burnish.training.certificate import recipe_tokenizer
 from burnish.training.forecast import Memory, memory_of, with_checkpointing
 from burnish.types import Example
@@ -80,6 +81,13 @@ class Session:
     audit: Audit | None = None
     audit_told: bool = False
     state: TrainState = field(default_factory=TrainState)
+    ahead: Ahead[list[Pack]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ahead = Ahead(self._packs_of, self.plan.num_steps)
+
+    def _packs_of(self, step: int) -> list[Pack]:
+        return self.packs([example for row in self.plan.rows_of(step) for example in self.data.train[row]])
 
     def packs(self, examples: Sequence[Example]) -> list[Pack]:
         """Examples laid out as micro-batches."""

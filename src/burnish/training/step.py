@@ -26,8 +26,7 @@ def take_step(session: Session) -> Stepped:
     """Make the next update of the plan; Diverged if its loss or gradient is not finite (nothing is moved then)."""
     started = time.perf_counter()
     step = session.state.step
-    rows = session.plan.rows_of(step)
-    packs = session.packs([example for row in rows for example in session.data.train[row]])
+    packs = session.ahead.take(step)
     # Dropout draws from a stream keyed by the step, so that a resumed run draws the same.
     torch.manual_seed(session.recipe.seed * 1_000_003 + step)
     denominator = total_weight(packs)
