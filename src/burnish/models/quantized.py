@@ -10,7 +10,6 @@ Norms stay in fp32 and give their result in the dtype in which they were asked.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -80,7 +79,7 @@ def quantize(
     config: Any, weights: Mapping[str, Lazy], *, compute: torch.dtype, device: torch.device
 ) -> PreTrainedModel:
     """A causal LM of a config with these weights, each quantised as it is read; see `load_quantized`."""
-    _import_bitsandbytes()
+    _require_bitsandbytes()
     with torch.device("meta"):
         blank = AutoModelForCausalLM.from_config(config)
     kind: Any = type(blank)
@@ -138,20 +137,14 @@ def _width(layer: nn.Module) -> int:
     return int(weight.shape[0] if isinstance(layer, Conv1D) else weight.shape[1])
 
 
-def _import_bitsandbytes() -> None:
-    """UsageError without it. It warns, at import, of an optional kernel that nothing here uses."""
+def _require_bitsandbytes() -> None:
+    """UsageError without it."""
     if not is_bitsandbytes_available():
         raise UsageError(
             "bitsandbytes is not installed",
             rule="a base in 4 bits, and the 8-bit and paged optimisers, need bitsandbytes",
             remedy="pip install 'burnish[qlora]', or train with adapter=lora and optimizer=adamw",
         )
-    log = logging.getLogger("bitsandbytes")
-    before, log.level = log.level, logging.ERROR
-    try:
-        import bitsandbytes  # noqa: F401
-    finally:
-        log.setLevel(before)
 
 
 def read_lazily(directory: Path, between: Callable[[], None] = lambda: None) -> dict[str, Lazy]:
