@@ -11,7 +11,7 @@ import transformers
 
 from burnish.data.pack import build_pack
 from burnish.models.flat import why_not_flat
-from burnish.models.forward import open_forward, pack_attention
+from burnish.models.forward import graded_nll, open_forward, pack_attention
 from tests.models.trees import examples, share
 
 SMALL: dict[str, Any] = {
@@ -98,6 +98,33 @@ def test_adapters_keep_their_structure_and_their_gradients(name: str) -> None:
     found, expected = gradients(model, pack, flat=True), gradients(model, pack, flat=False)
     assert len(expected[1]) == 2 * 7 * 2
     same(found, expected, 1e-6)
+
+
+@pytest.mark.parametrize("rows", [[7, 63], [61]], ids=["met in the text", "never met"])
+@pytest.mark.parametrize("name", ["llama", "llama, tied, scaled rope"])
+def test_rows_trained_in_a_frozen_table_are_graded_without_its_logits_and_get_the_modules_gradient(
+    name: str, rows: list[int]
+) -> None:
+    model = tiny(name)
+    tables = {"embed_tokens": rows} | ({} if model.config.tie_word_embeddings else {"lm_head": rows})
+    config = peft.LoraConfig(
+        target_modules=["q_proj"], r=4, task_type="CAUSAL_LM", trainable_token_indices=tables
+    )
+    model = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    pack = build_pack(examples())
+    found = gradients(model, pack, flat=True)
+    same(found, gradients(model, pack, flat=False), 1e-6)
+    # and both are what comes of all logits, through PEFT's own layers
+    model.zero_grad()
+    with pack_attention(model, packed=True):
+        graded_nll(model, pack, packed=True).double().dot(torch.from_numpy(pack.weights).double()).backward()
+    for key, parameter in model.named_parameters():
+        if parameter.grad is not None and parameter.grad.any():
+            assert float((found[1][key] - parameter.grad).norm() / parameter.grad.norm()) < 1e-5
+    assert sum("trainable_tokens_delta" in key for key in found[1]) == len(tables)
 
 
 def test_dropout_of_an_adapter_is_drawn_as_peft_draws_it() -> None:

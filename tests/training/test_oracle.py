@@ -124,8 +124,8 @@ def test_a_forward_of_ours_that_errs_is_given_up_for_transformers_modules(
 
 
 def test_the_difference_of_gradients_is_that_of_one_long_vector() -> None:
-    truth = (2.0, {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.0])})
-    assert oracle._apart((2.0, truth[1]), truth) == (0.0, 0.0)
-    loss, gradient = oracle._apart((1.0, {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([5.0])}), truth)
-    assert (loss, gradient) == (0.5, 1.0)
-    assert oracle._apart((2.0, {}), truth)[1] == 1.0
+    truth = oracle.Truth(2.0, {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.0])})
+    assert oracle._apart(2.0, truth.gradient, truth) == (0.0, 0.0)
+    other = {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([5.0])}
+    assert oracle._apart(1.0, other, truth) == (0.5, 1.0)
+    assert oracle._apart(2.0, {}, truth)[1] == 1.0

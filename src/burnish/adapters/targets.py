@@ -151,6 +151,7 @@ def _sides(module: nn.Module) -> tuple[int, ...]:
     """Inputs and outputs of a layer; the weight itself may be packed, in 4 bits."""
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
+    assert isinstance(module, Conv1D)
     return tuple(module.weight.shape)
 
 

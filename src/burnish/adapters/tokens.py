@@ -16,25 +16,26 @@ SMALL_TABLE = 2**26
 
 
 @torch.no_grad()
-def untrained_tokens(model: PreTrainedModel, tokens: Iterable[int]) -> list[int]:
-    """Those of `tokens` whose embedding row the base never trained: all but zero, or the twin of another's.
+def untrained_tokens(model: PreTrainedModel, tokens: Iterable[int]) -> dict[int, bool]:
+    """Those of `tokens` whose embedding row the base never trained, and whether it is all but zero; else it is a twin.
 
     Llama 3's base has rows of zeros for <|eot_id|> and its kin; a model whose table was made larger and not trained
-    after has many rows alike. A row that was left at its random start cannot be told from one that was trained.
+    after has many rows alike; of two twins one may well be trained, so neither is started anew. It is asked before new
+    tokens get rows, some of which are copies. A row left at its random start cannot be told from one that was trained.
     """
-    asked = sorted(set(tokens))
     table = model.get_input_embeddings().weight
+    asked = sorted(token for token in set(tokens) if token < len(table))
     if not asked or not table.is_floating_point():
-        return []
+        return {}
     every = max(1, table.numel() // SMALL_TABLE)
     usual = table[::every].abs().amax(dim=1).float().median()
     rows = table[asked]
     faint = rows.abs().amax(dim=1).float() < FAINT * usual
-    return [
-        token
+    return {
+        token: bool(is_faint)
         for token, row, is_faint in zip(asked, rows, faint, strict=True)
         if is_faint or _has_twin(table, row)
-    ]
+    }
 
 
 def _has_twin(table: Tensor, row: Tensor) -> bool:

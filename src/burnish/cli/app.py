@@ -22,6 +22,7 @@ from typer.core import TyperCommand, TyperGroup
 from burnish.cli.machine import version_of
 from burnish.cli.output import debug
 from burnish.errors import UsageError
+from burnish.parallel.runtime import importing
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class LazyGroup(TyperGroup):
 
 def load_verb(name: str) -> Any:
     """Import a verb's module and make a click command of its `command`."""
-    command = importlib.import_module(f"burnish.cli.{name}").command
+    with importing():
+        command = importlib.import_module(f"burnish.cli.{name}").command
     if not isinstance(command, typer.Typer):
         function, command = command, typer.Typer(add_completion=False)
         command.command(name, help=function.__doc__)(function)

@@ -100,14 +100,41 @@ class Grading:
 PLAIN = LogitRule()
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a head that are trained where the others are frozen: `index` `(N,)`, `values` `(N, H)`."""
+
+    index: Tensor
+    values: Tensor
+
+    def written_into(self, weight: Tensor) -> Tensor:
+        """The head with these rows in it, which a gradient reaches."""
+        return weight.index_copy(0, self.index, self.values.to(weight.dtype))
+
+    def laid_over(self, weight: Tensor) -> Tensor:
+        """The head `(V, H)` with these rows in it, without gradient; good until the next call."""
+        whole = workspace("whole", weight.shape, weight).copy_(weight.detach())
+        return whole.index_copy_(0, self.index, self.values.detach().to(whole.dtype))
+
+
 def head_loss(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, grading: Grading, rule: LogitRule = PLAIN
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    grading: Grading,
+    rule: LogitRule = PLAIN,
+    rows: Rows | None = None,
 ) -> tuple[Tensor, Tensor]:
     """sum(weight * nll) of hidden rows `(R, H)` under a head `(V, H)`; and -ln p of each target, without gradient.
 
-    The sum is not divided by anything: a gradient of 1 flows in, and whoever has the whole batch divides.
+    The sum is not divided by anything: a gradient of 1 flows in, and whoever has the whole batch divides. With
+    `rows` the head is frozen but for these.
     """
-    summed, nll = _HeadLoss.apply(hidden, weight, bias, grading, rule, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+    index, values = (None, None) if rows is None else (rows.index, rows.values)
+    whole = weight if rows is None else rows.laid_over(weight)
+    summed, nll = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+        hidden, whole, bias, values, index, grading, rule, torch.is_grad_enabled()
+    )
     if grading.order is not None:
         nll = torch.empty_like(nll).index_copy_(0, grading.order, nll)
     return summed, nll
@@ -122,13 +149,15 @@ class _HeadLoss(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        values: Tensor | None,
+        index: Tensor | None,
         grading: Grading,
         rule: LogitRule,
         graded: bool,
     ) -> tuple[Tensor, Tensor]:
-        needs = [graded and need for need in ctx.needs_input_grad[:3]]
+        needs = [graded and need for need in ctx.needs_input_grad[:4]]
         nll, sums = [], []
-        gradients = _Gradients(hidden, weight, bias, needs)
+        gradients = _Gradients(hidden, weight, bias, needs, index)
         for first in range(0, len(hidden), CHUNK):
             stop = min(first + CHUNK, len(hidden))
             logits = _linear(hidden[first:stop], weight, bias)
@@ -152,7 +181,7 @@ class _HeadLoss(torch.autograd.Function):
         grads = [next(saved) if present else None for present in ctx.present]
         if by.device.type != "cpu" or float(by) != 1.0:
             grads = [None if one is None else one * by.to(one.dtype) for one in grads]
-        return (*grads, None, None, None)
+        return (*grads, None, None, None, None)
 
 
 _kept: dict[tuple[Any, ...], Tensor] = {}
@@ -184,10 +213,18 @@ def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _Gradients:
-    """The gradients of hidden rows, head and bias, filled chunk by chunk; the head's is summed in fp32 or better."""
+    """The gradients of hidden rows, head, bias and trained rows, filled chunk by chunk; weights' in fp32 or better."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: list[bool]) -> None:
-        self._hidden, self._weight = hidden, weight
+    def __init__(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: list[bool], index: Tensor | None
+    ) -> None:
+        self._hidden, self._weight, self._index = hidden, weight, index
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        self._values = (
+            hidden.new_zeros(len(index), hidden.shape[1], dtype=exact)
+            if index is not None and needs[3]
+            else None
+        )
         self._rows = torch.empty_like(hidden, memory_format=torch.contiguous_format) if needs[0] else None
         self._head = torch.zeros_like(weight) if needs[1] and not len(hidden) else None
         self._needs_head = needs[1]
@@ -199,6 +236,8 @@ class _Gradients:
             torch.mm(by_logits, self._weight, out=self._rows[first:stop])
         if self._bias is not None:
             self._bias += by_logits.sum(0)
+        if self._values is not None and self._index is not None:
+            self._values += by_logits[:, self._index].t() @ self._hidden[first:stop]
         if self._needs_head:
             by_head, rows = by_logits.t(), self._hidden[first:stop]
             if first == 0 and stop == len(self._hidden):
@@ -214,7 +253,7 @@ class _Gradients:
     @property
     def all(self) -> list[Tensor | None]:
         """In the order of the function's arguments."""
-        return [self._rows, self._head, self._bias]
+        return [self._rows, self._head, self._bias, self._values]
 
     def finish(self) -> None:
         """Round the head's gradient, out of what is used again and into a tensor of its own."""
@@ -222,6 +261,8 @@ class _Gradients:
             self._head = self._head.to(self._weight.dtype)
         elif self._head is not None and len(self._hidden) > CHUNK:
             self._head = self._head.clone()
+        if self._values is not None:
+            self._values = self._values.to(self._weight.dtype)
 
 
 def grade_logits(logits: Tensor, grading: Grading, rule: LogitRule, *, keep: bool) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from burnish.models.attention import Rule, attend
-from burnish.models.flat_operations import project, rms_norm, swiglu
+from burnish.models.flat_operations import gated_project, project, rms_norm
+from burnish.models.head import trained_rows
 from burnish.models.kept_attention import Rotation
 from burnish.models.quantized import is_exact_norm_hook
 from burnish.models.reach import Layout
@@ -73,7 +74,7 @@ def flat_hidden(
     """Hidden states `(R, H)` after the last norm, at `rows`."""
     backbone: Any = model.base_model
     family = FAMILIES[type(backbone).__name__]
-    x = backbone.embed_tokens(input_ids)
+    x = _embedded(backbone.embed_tokens, input_ids)
     cos, sin = backbone.rotary_emb(x[None], position_ids=position_ids[None])
     rotation = Rotation(cos[0], sin[0])
     layers = backbone.layers[: model.config.get_text_config().num_hidden_layers]
@@ -88,6 +89,22 @@ def flat_hidden(
     return rms_norm(x, backbone.norm)
 
 
+def _embedded(module: nn.Module, input_ids: Tensor) -> Tensor:
+    """Embeddings `(T, H)`; where only some rows of the table are trained, without a gradient as large as the table."""
+    found = trained_rows(module)
+    embedded: Tensor
+    if found is None or type(found[0]) is not nn.Embedding:
+        embedded = module(input_ids)
+        return embedded
+    table, rows = found
+    place = torch.full((table.num_embeddings,), -1, device=input_ids.device)
+    place[rows.index] = torch.arange(len(rows.index), device=input_ids.device)
+    theirs = place[input_ids]
+    where = (theirs >= 0).nonzero()[:, 0]
+    embedded = table(input_ids)
+    return embedded.index_copy(0, where, rows.values[theirs[where]].to(embedded.dtype))
+
+
 def _layer(
     layer: Any, family: Family, x: Tensor, rotation: Rotation, layout: Layout, kept: Tensor | None
 ) -> Tensor:
@@ -100,11 +117,11 @@ def _layer(
     if family.norms_after:
         x = x + rms_norm(project(attended, [output])[0], layer.post_attention_layernorm)
         gate, up = project(x, [mlp.gate_proj, mlp.up_proj])
-        down = project(swiglu(gate, up), [mlp.down_proj])[0]
+        down = gated_project(gate, up, mlp.down_proj)
         return x + rms_norm(down, layer.post_feedforward_layernorm)
     (x,) = project(attended, [output], residual=x)
     gate, up = project(rms_norm(x, layer.post_attention_layernorm), [mlp.gate_proj, mlp.up_proj])
-    return project(swiglu(gate, up), [mlp.down_proj], residual=x)[0]
+    return gated_project(gate, up, mlp.down_proj, residual=x)
 
 
 def _attention(

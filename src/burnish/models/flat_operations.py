@@ -58,60 +58,110 @@ def project(x: Tensor, modules: Sequence[nn.Module], residual: Tensor | None = N
     return made
 
 
+def gated_project(gate: Tensor, up: Tensor, module: nn.Module, residual: Tensor | None = None) -> Tensor:
+    """`module(silu(gate) * up)`, plus a `residual`; the product, the widest thing a layer keeps, is made again
+    in the backward pass."""
+    found = weights_of(module)
+    if found is None:
+        out: Tensor = module(F.silu(gate) * up)
+        return out if residual is None else residual + out
+    made: Tensor = _GatedProject.apply(gate, up, residual, found.scale, *found[:4])  # type: ignore[no-untyped-call]
+    return made
+
+
 class _Project(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, residual: Tensor | None, scales: tuple[float, ...], *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
-        layers = _layers(scales, tensors)
-        thin_in = _stack([w.a for w in layers])
-        thin = x @ thin_in.t() if thin_in is not None else None
-        shares = _split(thin, layers)
-        out = []
-        for layer, share in zip(layers, shares, strict=True):
-            if residual is not None and layer.bias is None:
-                y = torch.addmm(residual, x, layer.weight.t())
-            else:
-                y = F.linear(x, layer.weight, layer.bias)
-                if residual is not None:
-                    y += residual
-            if share is not None and layer.b is not None:
-                y.addmm_(share, layer.b.t(), alpha=layer.scale)
-            out.append(y)
-        ctx.save_for_backward(x, thin, thin_in, *tensors)
+        out, thin = _products(x, residual, _layers(scales, tensors))
+        ctx.save_for_backward(x, thin, *tensors)
         ctx.scales, ctx.has_residual = scales, residual is not None
-        return tuple(out)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *by: Tensor) -> tuple[Tensor | None, ...]:
-        x, thin, thin_in, *tensors = ctx.saved_tensors
-        layers = _layers(ctx.scales, tensors)
-        needs = [ctx.needs_input_grad[3 + 4 * i : 7 + 4 * i] for i in range(len(layers))]
-        dx: Tensor | None = None
-        grads: list[list[Tensor | None]] = []
-        by_thin: list[Tensor] = []
-        for g, layer, need, share in zip(by, layers, needs, _split(thin, layers), strict=True):
-            if ctx.needs_input_grad[0]:
-                dx = g @ layer.weight if dx is None else dx.addmm_(g, layer.weight)
-            mine: list[Tensor | None] = [None] * 4
-            if need[0]:
-                mine[0] = g.t() @ x
-            if need[1]:
-                mine[1] = g.sum(0)
-            if layer.b is not None and share is not None:
-                by_thin.append((g @ layer.b).mul_(layer.scale))
-                if need[3]:
-                    mine[3] = (g.t() @ share).mul_(layer.scale)
-            grads.append(mine)
-        if by_thin:
-            together = torch.cat(by_thin, dim=1) if len(by_thin) > 1 else by_thin[0]
-            if dx is not None:
-                dx.addmm_(together, thin_in)
-            if any(need[2] for need in needs):
-                for mine, part in zip(grads, _split((together.t() @ x).t(), layers), strict=True):
-                    mine[2] = None if part is None else part.t()
-        by_residual = by[0] if ctx.has_residual else None
-        return (dx, by_residual, None, *(one for mine in grads for one in mine))
+        x, thin, *tensors = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        dx, grads = _gradients(by, x, thin, _layers(ctx.scales, tensors), (needs[0], *needs[3:]))
+        return (dx, by[0] if ctx.has_residual else None, None, *grads)
+
+
+class _GatedProject(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, gate: Tensor, up: Tensor, residual: Tensor | None, scale: float, *tensors: Tensor | None
+    ) -> Tensor:
+        (out,), thin = _products(F.silu(gate).mul_(up), residual, _layers((scale,), tensors))
+        ctx.save_for_backward(gate, up, thin, *tensors)
+        ctx.scale, ctx.has_residual = scale, residual is not None
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
+        gate, up, thin, *tensors = ctx.saved_tensors
+        opened = F.silu(gate)
+        x = opened * up
+        needs = (any(ctx.needs_input_grad[:2]), *ctx.needs_input_grad[4:])
+        dx, grads = _gradients((by,), x, thin, _layers((ctx.scale,), tensors), needs)
+        by_gate = by_up = None
+        if dx is not None:
+            by_gate = torch.ops.aten.silu_backward(torch.mul(dx, up, out=x), gate)
+            by_up = opened.mul_(dx)
+        return (by_gate, by_up, by if ctx.has_residual else None, None, *grads)
+
+
+def _products(
+    x: Tensor, residual: Tensor | None, layers: Sequence[Weights]
+) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """What each layer makes of `x`, and `x` through all their thin matrices at once."""
+    thin_in = _stack([w.a for w in layers])
+    thin = x @ thin_in.t() if thin_in is not None else None
+    out = []
+    for layer, share in zip(layers, _split(thin, layers), strict=True):
+        if residual is not None and layer.bias is None:
+            y = torch.addmm(residual, x, layer.weight.t())
+        else:
+            y = F.linear(x, layer.weight, layer.bias)
+            if residual is not None:
+                y += residual
+        if share is not None and layer.b is not None:
+            y.addmm_(share, layer.b.t(), alpha=layer.scale)
+        out.append(y)
+    return tuple(out), thin
+
+
+def _gradients(
+    by: Sequence[Tensor], x: Tensor, thin: Tensor | None, layers: Sequence[Weights], needs: Sequence[bool]
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    """The gradient of `x`, and those of each layer's four tensors; `needs` says of each, in this order, whether."""
+    dx: Tensor | None = None
+    grads: list[list[Tensor | None]] = []
+    by_thin: list[Tensor] = []
+    for index, (g, layer, share) in enumerate(zip(by, layers, _split(thin, layers), strict=True)):
+        need = needs[1 + 4 * index : 5 + 4 * index]
+        if needs[0]:
+            dx = g @ layer.weight if dx is None else dx.addmm_(g, layer.weight)
+        mine: list[Tensor | None] = [
+            g.t() @ x if need[0] else None,
+            g.sum(0) if need[1] else None,
+            None,
+            None,
+        ]
+        if layer.b is not None and share is not None:
+            by_thin.append((g @ layer.b).mul_(layer.scale))
+            if need[3]:
+                mine[3] = (g.t() @ share).mul_(layer.scale)
+        grads.append(mine)
+    thin_in = _stack([w.a for w in layers])
+    if by_thin and thin_in is not None:
+        together = torch.cat(by_thin, dim=1) if len(by_thin) > 1 else by_thin[0]
+        if dx is not None:
+            dx.addmm_(together, thin_in)
+        if any(needs[3::4]):
+            for mine, part in zip(grads, _split((together.t() @ x).t(), layers), strict=True):
+                mine[2] = None if part is None else part.t()
+    return dx, [one for mine in grads for one in mine]
 
 
 def _layers(scales: tuple[float, ...], tensors: Sequence[Any]) -> list[Weights]:
@@ -163,22 +213,3 @@ class _Norm(torch.autograd.Function):
             along = torch.linalg.vecdot(g, unit).unsqueeze(-1).mul_(-1.0 / x.shape[-1])
             dx = g.addcmul_(unit, along).mul_(scale).to(by.dtype)
         return dx, dw, None
-
-
-def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """`silu(gate) * up`, of which only the two inputs are kept."""
-    out: Tensor = _SwiGLU.apply(gate, up)  # type: ignore[no-untyped-call]
-    return out
-
-
-class _SwiGLU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, up)
-        return F.silu(gate).mul_(up)
-
-    @staticmethod
-    def backward(ctx: Any, by: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up = ctx.saved_tensors
-        by_gate = torch.ops.aten.silu_backward(by * up, gate)
-        return by_gate, F.silu(gate).mul_(by)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from burnish.data.pack import Pack
-from burnish.losses.cross_entropy import Grading, head_loss, token_nll, weighted_sum
+from burnish.losses.cross_entropy import Grading, token_nll, weighted_sum
 from burnish.models.attention import NAME, packed_attention
 from burnish.models.flat import flat_hidden, why_not_flat
 from burnish.models.generate import evaluating
@@ -85,7 +85,7 @@ class Forward:
         self._check(pack)
         if self.head is not None:
             grading = _grading(pack, self.device, label_smoothing=label_smoothing, z_loss=z_loss)
-            return head_loss(self.hidden(pack), self.head.weight, self.head.bias, grading, self.head.rule)
+            return self.head.loss(self.hidden(pack), grading)
         return _plain_loss(self.logits(pack), pack, label_smoothing, z_loss)
 
     def logits(self, pack: Pack) -> Tensor:

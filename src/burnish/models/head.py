@@ -2,8 +2,8 @@
 
 A head is taken over only where it is understood, and that is not believed but tried: once per model, a few rows
 are graded through `model(...)` and through what is thought to be its head. Where they differ, or where the head
-is no plain matrix (an adapter sits on it, rows of it are trained), the model's own logits are graded: slower,
-and right.
+is no plain matrix (an adapter sits on it), the model's own logits are graded: slower, and right. Rows that PEFT
+trains in a frozen matrix, those of tokens the base never saw, are understood too.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from burnish.losses.cross_entropy import CHUNK, Grading, LogitRule, grade_logits
+from burnish.losses.cross_entropy import CHUNK, Grading, LogitRule, Rows, grade_logits, head_loss
 
 PROBED = 8
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 3e-3}
@@ -25,15 +26,21 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 3e-2, tor
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A plain matrix `(V, H)`, a bias, and what the model does to the product."""
+    """A plain matrix `(V, H)`, a bias, what the model does to the product, and the only rows that are trained."""
 
     weight: Tensor
     bias: Tensor | None
     rule: LogitRule
+    rows: Rows | None = None
+
+    def loss(self, hidden: Tensor, grading: Grading) -> tuple[Tensor, Tensor]:
+        """What `head_loss` says of hidden rows `(R, H)`."""
+        return head_loss(hidden, self.weight, self.bias, grading, self.rule, self.rows)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits `(R, V)` in the compute dtype."""
-        logits = F.linear(hidden, self.weight, self.bias)
+        weight = self.weight if self.rows is None else self.rows.written_into(self.weight)
+        logits = F.linear(hidden, weight, self.bias)
         if self.rule.scale != 1.0:
             logits = logits * self.rule.scale
         if self.rule.softcap is not None:
@@ -44,9 +51,10 @@ class Head:
         """sum(weight * nll), and each row's first choice `(R,)`; one chunk of logits at a time, no gradient."""
         exact = torch.promote_types(hidden.dtype, torch.float32)
         sums, first = [hidden.new_zeros((), dtype=exact)], []
+        weight = self.weight if self.rows is None else self.rows.laid_over(self.weight)
         for at in range(0, len(hidden), CHUNK):
             stop = min(at + CHUNK, len(hidden))
-            logits = F.linear(hidden[at:stop], self.weight, self.bias)
+            logits = F.linear(hidden[at:stop], weight, self.bias)
             first.append(logits.argmax(-1))  # scaling and capping change no order
             sums.append(grade_logits(logits, grading.rows(at, stop), self.rule, keep=False)[0])
         return torch.stack(sums).sum(), torch.cat(first)
@@ -55,11 +63,26 @@ class Head:
 def find_head(model: PreTrainedModel) -> Head | str:
     """The model's head, or why it is not understood. `model` is the transformers model inside any wrapper."""
     module = model.get_output_embeddings()
-    if type(module) is not nn.Linear:
+    found = trained_rows(module)
+    matrix = module if found is None else found[0]
+    if type(matrix) is not nn.Linear:
         return f"its head is {type(module).__name__}, not a plain matrix"
     if model.base_model is model:
         return "it has no backbone apart from its head"
-    return Head(module.weight, module.bias, logit_rule(model.config.get_text_config()))
+    rule = logit_rule(model.config.get_text_config())
+    return Head(matrix.weight, matrix.bias, rule, None if found is None else found[1])
+
+
+def trained_rows(module: Any) -> tuple[Any, Rows] | None:
+    """The frozen table under an embedding or head of which PEFT trains some rows, and these; None for all else."""
+    if not isinstance(module, TrainableTokensWrapper):
+        return None
+    layer = module.token_adapter
+    names = [name for name in layer.active_adapters if name in layer.trainable_tokens_delta]
+    if layer.merged or layer.disable_adapters or len(names) != 1 or layer.base_layer.weight.requires_grad:
+        return None
+    values = layer.trainable_tokens_delta[names[0]]
+    return layer.base_layer, Rows(torch.tensor(layer.token_indices[names[0]], device=values.device), values)
 
 
 def logit_rule(config: Any) -> LogitRule:

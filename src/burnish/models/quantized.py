@@ -166,7 +166,8 @@ def read_lazily(directory: Path) -> dict[str, Lazy]:
     weights: dict[str, Lazy] = {}
     for path in files:
         file = safe_open(path, framework="pt", backend="pread")
-        weights.update({name: file.get_slice(name) for name in file.keys()})  # noqa: SIM118 - no mapping
+        names = file.keys()  # type: ignore[no-untyped-call]
+        weights.update({name: file.get_slice(name) for name in names})  # type: ignore[no-untyped-call]
     return weights
 
 

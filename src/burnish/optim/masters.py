@@ -25,13 +25,13 @@ class Masters:
     def __init__(self, model: nn.Module, *, compute: torch.dtype, exact: Iterable[nn.Parameter] = ()) -> None:
         stay = {id(parameter) for parameter in exact}
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        exact = {name: parameter.detach().float() for name, parameter in trained.items()}
+        whole = {name: parameter.detach().float() for name, parameter in trained.items()}
         for parameter in model.parameters():  # buffers stay: rotary frequencies need fp32
             if parameter.is_floating_point() and id(parameter) not in stay:
                 parameter.data = parameter.data.to(compute)
         self._copies = trained if compute != torch.float32 else {}
         self.parameters = {
-            name: nn.Parameter(exact[name]) if name in self._copies else parameter
+            name: nn.Parameter(whole[name]) if name in self._copies else parameter
             for name, parameter in trained.items()
         }
         self._sums: dict[str, Tensor] = {}  # the gradients' memory, which stays from step to step

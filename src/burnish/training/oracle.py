@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,11 +39,17 @@ ROUNDING = 2.0
 LEAST_BF16 = 2e-3
 """An error in bf16 below this says nothing: one part in 256 is a rounding step of a single number."""
 
-MOST_TOKENS = {"cpu": 256, "cuda": 2048}
+MOST_TOKENS = {"cpu": 128, "cuda": 2048}
 LARGEST_COPY = 8e9
 """Weights of which an fp32 copy would be larger are compared in the run's own precision."""
 
-Grads = dict[str, Tensor]
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """The loss that is right, and its gradient by parameter name, in fp32."""
+
+    loss: float
+    gradient: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +81,14 @@ def consult(session: Session) -> Verdict:
     started = time.perf_counter()
     examples = _few(session)
     with without_dropout(session.model):
-        device = session.forward.device
-        truth = _slow(_exact(session), examples, device)
-        computed = _slow(session.model, examples, device) if _rounds(session) else truth
+        truth = _truth(session, examples)
         allowed = (EXACT, EXACT_GRADIENT)
         if _rounds(session):
-            bound = max(LEAST_BF16, ROUNDING * max(_apart(computed, truth)))
-            allowed = (bound, bound)
-        loss, gradient = _apart(_fast(session, examples), truth)
+            computed = _compare(
+                session, lambda: _slow(session.model, examples, session.forward.device), truth
+            )
+            allowed = (max(LEAST_BF16, ROUNDING * max(computed)),) * 2
+        loss, gradient = _compare(session, lambda: _fast(session, examples), truth)
         verdict = Verdict(
             loss=loss,
             gradient=gradient,
@@ -142,13 +148,27 @@ def _few(session: Session) -> list[Example]:
     rows = sorted(
         (session.data.train[row] for row in session.plan.rows_of(0)), key=lambda views: sum(map(len, views))
     )
-    limit = MOST_TOKENS.get(session.forward.device.type, 256)
+    limit = MOST_TOKENS.get(session.forward.device.type, 128)
     taken: list[Example] = []
     for number, views in enumerate(rows):
         if number >= 2 and sum(map(len, [*taken, *views])) > limit:
             break
         taken += views
     return taken
+
+
+def _truth(session: Session, examples: Sequence[Example]) -> Truth:
+    """The slow path in fp32: on a copy of the model where it computes in anything less."""
+    device = session.forward.device
+    exact = _exact(session)
+    if exact is not session.model:
+        loss = _slow(exact, examples, device)
+        return Truth(loss, {n: p.grad for n, p in exact.named_parameters() if p.grad is not None})
+    session.masters.zero_grad()
+    loss = _slow(exact, examples, device)
+    grads = {name: grad.clone() for name, grad in _gradients(session)}
+    session.masters.zero_grad()
+    return Truth(loss, grads)
 
 
 @torch.no_grad()
@@ -170,22 +190,17 @@ def _exact(session: Session) -> nn.Module:
     return exact
 
 
-def _slow(model: nn.Module, examples: Sequence[Example], device: torch.device) -> tuple[float, Grads]:
-    """Plain transformers: a document at a time, every logit, cross-entropy on the graded ones."""
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+def _slow(model: nn.Module, examples: Sequence[Example], device: torch.device) -> float:
+    """Plain transformers: a document at a time, every logit, cross-entropy on the graded ones; and backward."""
     total = 0.0
-    sums: Grads = {}
     for example in examples:
         ids = torch.tensor([example.input_ids], device=device)
         logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
         nll = F.cross_entropy(logits.float(), ids[0, 1:], reduction="none")
         loss = nll @ torch.tensor(example.weights[1:], device=nll.device)
-        found = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+        loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
-        for name, gradient in zip(trained, found, strict=True):
-            if gradient is not None:
-                sums[name] = sums[name] + gradient.float() if name in sums else gradient.float()
-    return total, sums
+    return total
 
 
 def _fast(
@@ -194,54 +209,60 @@ def _fast(
     *,
     packs: list[Pack] | None = None,
     forward: Forward | None = None,
-) -> tuple[float, Grads]:
-    """The session's own path; the gradient is taken from the masters, which are left without one."""
+) -> float:
+    """The session's own path, forward and backward."""
     forward = forward or session.forward
-    session.masters.zero_grad()
     total = 0.0
     with pack_attention(session.model, packed=forward.packed):
         for pack in packs or session.packs(examples):
             loss, _ = forward.loss(pack)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
-    found = {
-        name: parameter.grad.float()
-        for name, parameter in session.masters.parameters.items()
-        if parameter.grad is not None
-    }
+    return total
+
+
+def _gradients(session: Session) -> Iterator[tuple[str, Tensor]]:
+    """What the masters have gathered."""
+    for name, parameter in session.masters.parameters.items():
+        if parameter.grad is not None:
+            yield name, parameter.grad
+
+
+def _compare(session: Session, run: Callable[[], float], truth: Truth) -> tuple[float, float]:
+    """How far a run is from the truth; its gradient is looked at where the masters gather it, and not kept."""
     session.masters.zero_grad()
-    return total, found
+    distance = _apart(run(), dict(_gradients(session)), truth)
+    session.masters.zero_grad()
+    return distance
 
 
-def _apart(one: tuple[float, Grads], truth: tuple[float, Grads]) -> tuple[float, float]:
-    """The relative difference of two losses, and of two gradients as one long vector each."""
-    norm = sum(float(gradient.double().pow(2).sum()) for gradient in truth[1].values()) ** 0.5
-    names = one[1].keys() | truth[1].keys()
-    squares = 0.0
-    for name in names:
-        mine, right = one[1].get(name), truth[1].get(name)
-        difference = mine if right is None else right if mine is None else mine - right
-        assert difference is not None
-        squares += float(difference.double().pow(2).sum())
-    return abs(one[0] - truth[0]) / max(abs(truth[0]), 1e-12), squares**0.5 / max(norm, 1e-12)
+def _apart(loss: float, gradient: Mapping[str, Tensor], truth: Truth) -> tuple[float, float]:
+    """The relative difference of a loss, and of a gradient as one long vector."""
+    norm = _squares(truth.gradient.values()) ** 0.5
+    squares = _squares(truth.gradient[name] for name in truth.gradient.keys() - gradient.keys())
+    for name, mine in gradient.items():
+        squares += _squares([mine - truth.gradient[name] if name in truth.gradient else mine])
+    return abs(loss - truth.loss) / max(abs(truth.loss), 1e-12), squares**0.5 / max(norm, 1e-12)
+
+
+def _squares(tensors: Iterable[Tensor]) -> float:
+    return sum(float(torch.linalg.vector_norm(tensor)) ** 2 for tensor in tensors)
 
 
 def _culprits(
-    session: Session, examples: Sequence[Example], truth: tuple[float, Grads], allowed: tuple[float, float]
+    session: Session, examples: Sequence[Example], truth: Truth, allowed: tuple[float, float]
 ) -> Iterator[str]:
     """The parts of the fast path without which it is right, the smallest part first."""
     for name, run in _without(session, examples):
         try:
-            loss, gradient = _apart(run(), truth)
+            loss, gradient = _compare(session, run, truth)
             if loss <= allowed[0] and gradient <= allowed[1]:
                 yield name
         except (RuntimeError, ValueError, TypeError):  # a part that cannot be left out alone is not the one
             continue
 
 
-def _without(
-    session: Session, examples: Sequence[Example]
-) -> Iterator[tuple[str, Callable[[], tuple[float, Grads]]]]:
+def _without(session: Session, examples: Sequence[Example]) -> Iterator[tuple[str, Callable[[], float]]]:
     forward = session.forward
 
     def plain(**changes: Any) -> Forward:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from peft import PeftModel
@@ -32,6 +33,8 @@ from burnish.types import Example
 
 TOKENS_PER_PASS = {"cpu": 2048, "cuda": 16_384}
 """Tokens of a forward pass where `micro_batch_size` is `auto`: enough to keep a device busy, and few activations."""
+ROUND_TO = {"cpu": 32, "cuda": 1}
+"""A pass is filled up to a multiple of so many tokens: a CPU's library compiles each new length, and keeps it."""
 LOGITS_PER_PASS = 2**27
 """Where a model's own logits are graded (`models.head`), how many one pass may hold: 512 MiB in fp32."""
 
@@ -97,15 +100,11 @@ def lay_out(
         automatic = min(automatic, max(1024, LOGITS_PER_PASS // vocab_size))
     if not packed:
         return pack_all(examples, max_tokens=automatic, max_rows=1)
+    lay = partial(pack_all, examples, share_prefixes=recipe.share_prefixes, round_to=ROUND_TO.get(device, 1))
     if recipe.micro_batch_size == "auto":
-        return pack_all(examples, max_tokens=automatic, share_prefixes=recipe.share_prefixes)
+        return lay(max_tokens=automatic)
     longest = max(len(example) for example in examples)
-    return pack_all(
-        examples,
-        max_tokens=longest * recipe.micro_batch_size,
-        max_rows=recipe.micro_batch_size,
-        share_prefixes=recipe.share_prefixes,
-    )
+    return lay(max_tokens=longest * recipe.micro_batch_size, max_rows=recipe.micro_batch_size)
 
 
 def _lay_out_for(
@@ -137,9 +136,10 @@ def open_session(
     """Load the model, make its weights trainable by the recipe's method, plan the updates."""
     torch.manual_seed(recipe.seed)  # adapters and new models start from random weights
     base = start_model(recipe.model) if from_scratch else _load_base(recipe)
+    weak = {} if from_scratch else untrained_tokens(base, set(tokenizer.control_ids) - {*tokenizer.new_ids})
     add_token_rows(base, len(tokenizer), tokenizer.new_ids, like=tokenizer.like)
     weights = footprint(base) if is_quantized(base) else None
-    untrained = () if from_scratch else _wake_tokens(base, tokenizer)
+    untrained = _wake_tokens(base, tokenizer, weak)
     why = why_unpacked(base) if recipe.packing else "packing: false"
     tables = vocabulary_tables(base)
     model = apply_adapter(base, recipe, new_tokens=[*tokenizer.new_ids, *untrained])
@@ -183,24 +183,22 @@ def open_session(
     )
 
 
-def _wake_tokens(base: PreTrainedModel, tokenizer: ChatTokenizer) -> tuple[int, ...]:
-    """Control tokens of the template that the base never trained: started as new tokens are, and trained."""
-    fresh = set(tokenizer.new_ids)
-    found = [token for token in untrained_tokens(base, tokenizer.control_ids) if token not in fresh]
-    ends = {*tokenizer.stop_ids} & set(found)
+def _wake_tokens(
+    base: PreTrainedModel, tokenizer: ChatTokenizer, weak: Mapping[int, bool]
+) -> tuple[int, ...]:
+    """Start control tokens whose rows are all but zero as new tokens are; all of `weak` are to be trained."""
+    faint = [token for token, is_faint in weak.items() if is_faint]
     known = tokenizer.tokenizer.eos_token_id
-    like = {} if known is None or known in found else dict.fromkeys(ends, known)
-    add_token_rows(base, len(tokenizer), found, like=like)
-    return tuple(found)
+    like = {} if known is None or known in faint else dict.fromkeys({*tokenizer.stop_ids} & {*faint}, known)
+    add_token_rows(base, len(tokenizer), faint, like=like)
+    return tuple(weak)
 
 
 def _token_notes(tokenizer: ChatTokenizer, untrained: Sequence[int]) -> tuple[str, ...]:
     if not untrained:
         return ()
     names = ", ".join(str(tokenizer.tokenizer.convert_ids_to_tokens(token)) for token in untrained)
-    return (
-        f"the base never trained the rows of {names}, which its template uses: they start at the mean and are trained",
-    )
+    return (f"the base never trained the rows of {names}, which its template uses: they are trained now",)
 
 
 def _load_base(recipe: Recipe) -> PreTrainedModel:
