@@ -1,0 +1,118 @@
+"""What is kept of a row to compare it with a million others: a hash of its text, and a MinHash of its pieces.
+
+    "the cat"  ->  pieces of 5 characters, the text padded with 4 marks on both sides:  "····t" "···th" ... "t····"
+
+m characters changed in a text of L touch at most 5m of its L + 4 pieces, so two texts whose edit rate is at most 5%
+have a Jaccard similarity of at least (L + 4 - 0.25 L) / (L + 4 + 0.25 L) > 0.6 where no piece repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from burnish.curation.flow import Item
+from burnish.curation.texts import Part, normal, texts_of
+from burnish.errors import UsageError
+from burnish.types import Rejected
+
+PIECE = 5
+SLOTS = 256
+SEED = 20_26
+PAD = "\x01" * (PIECE - 1)
+
+ROW = np.dtype(
+    [("high", "<u8"), ("low", "<u8"), ("end", "<u8"), ("index", "<u8"), ("length", "<u4"), ("has", "?")]
+)
+"""A row as it lies on disk: its hash in two halves, the byte at which its text ends, its number, its characters."""
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sketches:
+    """The sketches of one chunk: a record per readable row, the texts end to end, and the MinHashes."""
+
+    rows: Array
+    texts: bytes
+    slots: Array | None
+
+
+@dataclass(frozen=True)
+class Sketcher:
+    """Sketches chunks of items; `near` asks for texts and MinHashes too. Picklable, for children."""
+
+    part: Part
+    near: bool
+
+    def __call__(self, chunk: Sequence[Item | Rejected]) -> Sketches:
+        items = [item for item in chunk if isinstance(item, Item)]
+        rows = np.zeros(len(items), ROW)
+        texts: list[str] = []
+        keys = bytearray()
+        for item in items:
+            # A mark between texts: ["ab", "c"] and ["a", "bc"] are two rows.
+            text = "\x1e".join(map(normal, texts_of(item.row.content, self.part)))
+            keys += blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            texts.append(text)
+        halves = np.frombuffer(bytes(keys), "<u8").reshape(-1, 2)
+        rows["high"], rows["low"] = halves[:, 0], halves[:, 1]
+        rows["index"] = [item.row.index for item in items]
+        rows["length"] = list(map(len, texts))
+        rows["has"] = [bool(text) for text in texts]
+        if not self.near:
+            return Sketches(rows, b"", None)
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        rows["end"] = np.cumsum([len(text) for text in encoded], dtype=np.uint64)
+        return Sketches(rows, b"".join(encoded), minhashes(texts))
+
+
+def minhashes(texts: Sequence[str]) -> Array:
+    """One row of `SLOTS` 32-bit numbers per text."""
+    if not texts:
+        return np.zeros((0, SLOTS), np.uint32)
+    hashes, starts = pieces(texts)
+    matrix = _rensa().RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts, SLOTS, SEED)
+    return np.array(matrix.to_rows(), dtype=np.uint32)
+
+
+def pieces(texts: Sequence[str]) -> tuple[Array, Array]:
+    """A 64-bit hash of every piece of every text end to end, and where each text's begin, with the end of the last."""
+    joined = PAD + "".join(text + PAD for text in texts)
+    codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
+    hashes = np.zeros(len(codes) - PIECE + 1, np.uint64)
+    for k in range(PIECE):
+        hashes *= np.uint64(0x9E3779B97F4A7C15)
+        hashes += codes[k : k + len(hashes)]
+        hashes ^= hashes >> np.uint64(29)
+    # A text of L characters has L + 4 windows, the first of which begins with the mark before it.
+    starts = np.zeros(len(texts) + 1, np.uint64)
+    starts[1:] = np.cumsum([len(text) + PIECE - 1 for text in texts])
+    return hashes, starts
+
+
+def jaccard(first: Array, second: Array) -> float:
+    """The similarity of two sorted arrays without repeats: shared over all."""
+    shared = len(np.intersect1d(first, second, assume_unique=True))
+    return shared / (len(first) + len(second) - shared)
+
+
+def piece_set(text: str) -> Array:
+    """The distinct pieces of one text, sorted."""
+    return np.unique(pieces([text])[0])
+
+
+def _rensa() -> Any:
+    try:
+        import rensa
+    except ImportError:
+        raise UsageError(
+            "rensa is not installed",
+            rule="near duplicates are found by MinHash, which rensa computes",
+            remedy="pip install 'burnish[dedup]', or say --exact",
+        ) from None
+    return rensa
