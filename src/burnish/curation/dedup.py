@@ -29,16 +29,20 @@ from burnish.errors import DataError
 THRESHOLD = 0.6
 """The similarity that 5% of edited characters still leave; see curation/sketch.py."""
 
+EDITS = 0.06
+"""The share of characters or words that may differ: 5%, and room for rounding in short rows."""
+
 _ROWS, _TEXTS, _SLOTS, _PLACES = "rows.bin", "texts.bin", "slots.bin", "places.txt"
 
 
 @dataclass(frozen=True)
 class Question:
-    """What counts as a repeat: compared on which part, at which similarity (1.0: equal text only)."""
+    """What counts as a repeat: compared on which part, at which similarity (1.0: equal text only), edits."""
 
     part: Part = "both"
     threshold: float = THRESHOLD
     keep: str = "first"
+    edits: float = EDITS
 
     @property
     def near(self) -> bool:
@@ -88,7 +92,7 @@ def find_repeats(
         found = {int(k): (int(original[k]), 1.0) for k in np.flatnonzero(original != np.arange(len(rows)))}
         if question.near:
             single = np.flatnonzero((original == np.arange(len(rows))) & rows["has"])
-            found |= _near(folder, rows, single, rank, question.threshold)
+            found |= _near(folder, rows, single, rank, question)
             found = _led_on(found)
         numbers = rows["index"]
         repeats = {int(numbers[k]): (int(numbers[o]), similarity) for k, (o, similarity) in found.items()}
@@ -153,20 +157,20 @@ def _equal(rows: Array, rank: Array) -> Array:
 
 
 def _near(
-    folder: Path, rows: Array, single: Array, rank: Array, threshold: float
+    folder: Path, rows: Array, single: Array, rank: Array, question: Question
 ) -> dict[int, tuple[int, float]]:
     """Near duplicates among the rows of distinct text."""
     if len(single) < 2:
         return {}
-    slots = np.memmap(folder / _SLOTS, np.uint32, "r").reshape(-1, SLOTS)
-    texts = np.memmap(folder / _TEXTS, np.uint8, "r")
+    slots = np.asarray(np.memmap(folder / _SLOTS, np.uint32, "r")).reshape(-1, SLOTS)
+    texts = np.asarray(np.memmap(folder / _TEXTS, np.uint8, "r"))
     starts = np.concatenate([[0], rows["end"][:-1]]).astype(np.int64)
     ends = rows["end"].astype(np.int64)
 
     def text_of(k: int) -> str:
         return texts[starts[k] : ends[k]].tobytes().decode("utf-8", "surrogatepass")
 
-    return near_duplicates(Near(slots, text_of, rank, threshold), single)
+    return near_duplicates(Near(slots, text_of, rank, question.threshold, question.edits), single)
 
 
 def _led_on(found: dict[int, tuple[int, float]]) -> dict[int, tuple[int, float]]:

@@ -1,7 +1,10 @@
 """Near duplicates among many sketches: bands of slots give candidates, the texts themselves decide.
 
-    256 slots = 64 bands of 4:  rows that agree in a whole band stand together when sorted by it
-    at similarity 0.6 two rows agree in some band with probability 1 - (1 - 0.6 ** 4) ** 64 = 0.9999
+    128 slots = 42 bands of 3:  rows that agree in a whole band stand together when sorted by it
+    at similarity 0.6 two rows agree in some band with probability 1 - (1 - 0.6 ** 3) ** 42 = 0.99996
+
+Two texts repeat each other where their pieces are as similar as asked, their edits are few, and they do not differ in
+numbers alone. The second rule tells five scattered slips from one name replaced, which cost the same pieces.
 
 In a band's group each row is compared with the next few and with the best, so work grows with the rows and not with
 the square of a large group; groups are sorted by the next band too, so that alike stand close.
@@ -15,25 +18,26 @@ from functools import lru_cache
 
 import numpy as np
 
-from burnish.curation.sketch import SLOTS, Array, jaccard, piece_set
+from burnish.curation.sketch import SLOTS, Array, differ_in_numbers_only, edited_little, jaccard, piece_set
 
 MISSED = 0.001
 """The share of pairs at the threshold that no band may bring together."""
 
 WINDOW = 8
 AT_ONCE = 65_536
-DEVIATIONS = 5
+DEVIATIONS = 4
 """A candidate whose MinHash says so many standard deviations less than the threshold is not looked at again."""
 
 
 @dataclass(frozen=True)
 class Near:
-    """What is compared: the slots of all rows, their texts, the order of preference, the similarity asked for."""
+    """What is compared: the slots of all rows, their texts, the order of preference; and how alike repeats are."""
 
     slots: Array
     text_of: Callable[[int], str]
     rank: Array
     threshold: float
+    edits: float
 
 
 def near_duplicates(near: Near, rows: Array) -> dict[int, tuple[int, float]]:
@@ -42,19 +46,36 @@ def near_duplicates(near: Near, rows: Array) -> dict[int, tuple[int, float]]:
     for first, second in _pairs(near, rows):
         neighbours.setdefault(first, []).append(second)
         neighbours.setdefault(second, []).append(first)
-    pieces = lru_cache(maxsize=50_000)(lambda row: piece_set(near.text_of(row)))
+    alike = _Alike(near)
     found: dict[int, tuple[int, float]] = {}
     # Best first: when a row's turn comes it is known of every better one whether it stays.
     for row in sorted(neighbours, key=lambda k: int(near.rank[k])):
         better = [other for other in neighbours[row] if near.rank[other] < near.rank[row]]
         # What repeats a row that went may repeat the row that stayed for it; it is asked, not assumed.
         kept = dict.fromkeys(found[other][0] if other in found else other for other in better)
-        likeness = [(jaccard(pieces(row), pieces(other)), -int(near.rank[other]), other) for other in kept]
+        likeness = [(alike(row, other), -int(near.rank[other]), other) for other in kept]
         if likeness and max(likeness)[0] >= near.threshold:
             similarity, _, original = max(likeness)
             # Equal pieces in another order are no equal text, and 1.0 is how equal texts are told.
             found[row] = (original, min(similarity, 0.9999))
     return found
+
+
+class _Alike:
+    """The true similarity of two rows, 0.0 where the other rules say that they do not repeat each other."""
+
+    def __init__(self, near: Near) -> None:
+        self._near = near
+        self._text = lru_cache(maxsize=10_000)(near.text_of)
+        self._pieces = lru_cache(maxsize=10_000)(lambda row: piece_set(self._text(row)))
+
+    def __call__(self, first: int, second: int) -> float:
+        texts = self._text(first), self._text(second)
+        if self._near.edits < 1.0 and (
+            not edited_little(*texts, self._near.edits) or differ_in_numbers_only(*texts)
+        ):
+            return 0.0
+        return jaccard(self._pieces(first), self._pieces(second))
 
 
 def band_width(threshold: float) -> int:

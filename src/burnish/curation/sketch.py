@@ -8,6 +8,7 @@ have a Jaccard similarity of at least (L + 4 - 0.25 L) / (L + 4 + 0.25 L) > 0.6 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -21,9 +22,10 @@ from burnish.errors import UsageError
 from burnish.types import Rejected
 
 PIECE = 5
-SLOTS = 256
+SLOTS = 128
 SEED = 20_26
 PAD = "\x01" * (PIECE - 1)
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 ROW = np.dtype(
     [("high", "<u8"), ("low", "<u8"), ("end", "<u8"), ("index", "<u8"), ("length", "<u4"), ("has", "?")]
@@ -50,6 +52,7 @@ class Sketcher:
     near: bool
 
     def __call__(self, chunk: Sequence[Item | Rejected]) -> Sketches:
+        """The sketches of the chunk's readable rows, in order."""
         items = [item for item in chunk if isinstance(item, Item)]
         rows = np.zeros(len(items), ROW)
         texts: list[str] = []
@@ -96,23 +99,48 @@ def pieces(texts: Sequence[str]) -> tuple[Array, Array]:
 
 
 def jaccard(first: Array, second: Array) -> float:
-    """The similarity of two sorted arrays without repeats: shared over all."""
-    shared = len(np.intersect1d(first, second, assume_unique=True))
-    return shared / (len(first) + len(second) - shared)
+    """The similarity of two piece sets: shared over all."""
+    both = np.sort(np.concatenate([first, second]))
+    shared = int(np.count_nonzero(both[1:] == both[:-1]))
+    return shared / (len(both) - shared)
 
 
 def piece_set(text: str) -> Array:
-    """The distinct pieces of one text, sorted."""
-    return np.unique(pieces([text])[0])
+    """The distinct pieces of one text, sorted; 32 bits of each hash are plenty for two rows, and sort faster."""
+    hashes = np.sort((pieces([text])[0] >> np.uint64(16)).astype(np.uint32))
+    distinct = np.ones(len(hashes), bool)
+    distinct[1:] = hashes[1:] != hashes[:-1]
+    return hashes[distinct]
+
+
+def edited_little(first: str, second: str, most: float) -> bool:
+    """Whether so small a share of the characters, or of the words, turns one text into the other.
+
+    One character of a short text may differ whatever the share: 1 of 12 is the least that can.
+    """
+    from rapidfuzz.distance import Levenshtein
+
+    allowed = max(1, int(most * max(len(first), len(second))))
+    if Levenshtein.distance(first, second, score_cutoff=allowed) <= allowed:
+        return True
+    words = first.split(), second.split()
+    allowed = int(most * max(map(len, words)))
+    return bool(allowed and Levenshtein.distance(*words, score_cutoff=allowed) <= allowed)
+
+
+def differ_in_numbers_only(first: str, second: str) -> bool:
+    """`7 apples cost 21` and `8 apples cost 24` are two questions, however alike."""
+    return first != second and _NUMBER.sub("0", first) == _NUMBER.sub("0", second)
 
 
 def _rensa() -> Any:
     try:
+        import rapidfuzz  # noqa: F401 (said here, before an hour of sketching, not after it)
         import rensa
     except ImportError:
         raise UsageError(
-            "rensa is not installed",
-            rule="near duplicates are found by MinHash, which rensa computes",
+            "rensa or rapidfuzz is not installed",
+            rule="near duplicates are found by MinHash (rensa) and proved by their edits (rapidfuzz)",
             remedy="pip install 'burnish[dedup]', or say --exact",
         ) from None
     return rensa

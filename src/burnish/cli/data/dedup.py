@@ -42,6 +42,14 @@ def command(
             "edited characters leave.",
         ),
     ] = 0.6,
+    edits: Annotated[
+        float,
+        typer.Option(
+            "--edits",
+            help="Share of characters or words in which repeats may differ; 1 looks at --threshold alone, and "
+            "merges rows that differ in numbers only.",
+        ),
+    ] = 0.06,
     exact: Annotated[
         bool, typer.Option("--exact", help="Only rows of equal text (after NFKC, case and white space).")
     ] = False,
@@ -63,8 +71,8 @@ def command(
     from burnish.curation.dedup import Question, find_repeats, read_scores  # numpy takes a tenth of a second
 
     output = Output(as_json=as_json)
-    _require(threshold, keep, scores)
-    question = Question(as_part(on), 1.0 if exact else threshold, keep)
+    _require(threshold, edits, keep, scores)
+    question = Question(as_part(on), 1.0 if exact else threshold, keep, edits)
     settings = {"question": question, "scores": str(scores), "score": score}
     job = Job("dedup", inputs_of(data, format, split), out, settings, ledger, overwrite)
     require_other_file(out, job.inputs)
@@ -82,12 +90,16 @@ def command(
     tell(run(job, repeats), output)
 
 
-def _require(threshold: float, keep: str, scores: Path | None) -> None:
+def _require(threshold: float, edits: float, keep: str, scores: Path | None) -> None:
     if not 0.3 <= threshold <= 1.0:
         raise UsageError(
             f"--threshold {threshold}",
             rule="a similarity is between 0.3 (below, unlike rows are alike) and 1 (equal)",
             remedy="write 0.6 for 5% of edited characters, 0.8 for 2%",
+        )
+    if not 0.0 <= edits <= 1.0:
+        raise UsageError(
+            f"--edits {edits}", rule="a share is between 0 and 1", remedy="write 0.06 for six in a hundred"
         )
     if keep not in KEEP:
         raise UsageError(
