@@ -182,15 +182,15 @@ def _led_on(found: dict[int, tuple[int, float]]) -> dict[int, tuple[int, float]]
 
 
 def read_scores(path: Path, name: str) -> dict[str, float]:
-    """Scores by row key out of JSON Lines: {"key": "0f3a...", "quality": 0.7}."""
+    """Scores by row key: {"key": "0f3a...", "values": {"nll": 0.7}} on each line, or the number beside the key."""
     from burnish.data.jsonl import read_jsonl
     from burnish.data.reject import ConversionError
 
     scores: dict[str, float] = {}
     for line, record in read_jsonl(path):
-        key, value = (
-            (None, None) if isinstance(record, ConversionError) else (record.get("key"), record.get(name))
-        )
+        key = value = None
+        if not isinstance(record, ConversionError):
+            key, value = record.get("key"), record.get("values", record).get(name)
         if not isinstance(key, str) or isinstance(value, bool) or not isinstance(value, int | float):
             raise DataError(
                 f"{path}:{line}: {record}",

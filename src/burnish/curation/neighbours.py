@@ -67,7 +67,7 @@ class _Alike:
     def __init__(self, near: Near) -> None:
         self._near = near
         self._text = lru_cache(maxsize=10_000)(near.text_of)
-        self._pieces = lru_cache(maxsize=10_000)(lambda row: piece_set(self._text(row)))
+        self._pieces = lru_cache(maxsize=2_000)(lambda row: piece_set(self._text(row)))
 
     def __call__(self, first: int, second: int) -> float:
         texts = self._text(first), self._text(second)

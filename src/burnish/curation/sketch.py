@@ -98,19 +98,16 @@ def pieces(texts: Sequence[str]) -> tuple[Array, Array]:
     return hashes, starts
 
 
-def jaccard(first: Array, second: Array) -> float:
-    """The similarity of two piece sets: shared over all."""
-    both = np.sort(np.concatenate([first, second]))
-    shared = int(np.count_nonzero(both[1:] == both[:-1]))
-    return shared / (len(both) - shared)
+def jaccard(first: frozenset[str], second: frozenset[str]) -> float:
+    """The similarity of two sets of pieces: shared over all."""
+    shared = len(first & second)
+    return shared / (len(first) + len(second) - shared)
 
 
-def piece_set(text: str) -> Array:
-    """The distinct pieces of one text, sorted; 32 bits of each hash are plenty for two rows, and sort faster."""
-    hashes = np.sort((pieces([text])[0] >> np.uint64(16)).astype(np.uint32))
-    distinct = np.ones(len(hashes), bool)
-    distinct[1:] = hashes[1:] != hashes[:-1]
-    return hashes[distinct]
+def piece_set(text: str) -> frozenset[str]:
+    """The distinct pieces of one text."""
+    padded = PAD + text + PAD
+    return frozenset([padded[k : k + PIECE] for k in range(len(padded) - PIECE + 1)])
 
 
 def edited_little(first: str, second: str, most: float) -> bool:
