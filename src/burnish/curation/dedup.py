@@ -86,7 +86,6 @@ def find_repeats(
     with Journal(folder, [*names, "scores.bin"], key=key) as journal:
         _sketch(journal, inputs, question, scores, processes=processes, progress=progress)
         rows = np.fromfile(folder / _ROWS, ROW)
-        places = (folder / _PLACES).read_text().splitlines()
         rank = _ranks(rows, question.keep, np.fromfile(folder / "scores.bin", "<f8"))
         original = _equal(rows, rank)
         found = {int(k): (int(original[k]), 1.0) for k in np.flatnonzero(original != np.arange(len(rows)))}
@@ -96,7 +95,7 @@ def find_repeats(
             found = _led_on(found)
         numbers = rows["index"]
         repeats = {int(numbers[k]): (int(numbers[o]), similarity) for k, (o, similarity) in found.items()}
-        named = {int(numbers[o]): places[o] for o, _ in found.values()}
+        named = _places(folder / _PLACES, {o: int(numbers[o]) for o, _ in found.values()})
         journal.remove()
     return Repeats(repeats, named)
 
@@ -128,6 +127,12 @@ def _sketch(
         journal.reach({"done": done, "bytes": base})
         progress(done, None)
     journal.save({"done": done, "bytes": base})
+
+
+def _places(path: Path, wanted: Mapping[int, int]) -> dict[int, str]:
+    """The places of the rows that others repeat, by the rows' numbers; the file has a line for every row."""
+    with path.open(encoding="utf-8") as lines:
+        return {wanted[k]: line.rstrip("\n") for k, line in enumerate(lines) if k in wanted}
 
 
 def _ranks(rows: Array, keep: str, scores: Array) -> Array:
