@@ -2,9 +2,9 @@
 
     python benchmarks/curation.py [--rows 100000] [--data ../shared/data] [--json]
 
-The rows are real Alpaca and Dolly rows where the data is at hand, rows made by a word chain over them with their lengths,
-and templates that differ in a name or a number (the hardest not to merge). Planted among them: copies with other case and
-spacing (exact), copies of which up to 5% of the characters are changed, and copies of which up to 5% of the words are.
+The rows are real Alpaca and Dolly rows where the data is at hand, rows made by a word chain over them with their
+lengths, and templates that differ in a name or a number (the hardest not to merge). Planted among them: copies with
+other case and spacing (exact), with up to 5% of the characters changed, and with up to 5% of the words changed.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def _sketch(
         sketches.rows["end"] += np.uint64(base)
         base += len(sketches.texts)
         journal.streams[_ROWS].write(sketches.rows.tobytes())
-        journal.streams[_PLACES].write("".join(f"{item.row.origin}\n" for item in items).encode())
+        journal.streams[_PLACES].write("".join(map(_line, items)).encode())
         wanted = [0.0] * len(items) if scores is None else [scores.get(item.key, -np.inf) for item in items]
         journal.streams["scores.bin"].write(np.array(wanted, "<f8").tobytes())
         if sketches.slots is not None:
@@ -127,6 +127,11 @@ def _sketch(
         journal.reach({"done": done, "bytes": base})
         progress(done, None)
     journal.save({"done": done, "bytes": base})
+
+
+def _line(item: Item) -> str:
+    """The row's place as one line, whatever characters the file's name has."""
+    return str(item.row.origin).replace("\n", "\\n").replace("\r", "\\r") + "\n"
 
 
 def _places(path: Path, wanted: Mapping[int, int]) -> dict[int, str]:
