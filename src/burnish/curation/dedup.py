@@ -26,8 +26,8 @@ from burnish.curation.spread import spread
 from burnish.curation.texts import Part
 from burnish.errors import DataError
 
-THRESHOLD = 0.6
-"""The similarity that 5% of edited characters still leave; see curation/sketch.py."""
+THRESHOLD = 0.5
+"""Below the similarity that 5% of edited characters leave, also where a text repeats itself; edits decide the rest."""
 
 EDITS = 0.06
 """The share of characters or words that may differ: 5%, and room for rounding in short rows."""

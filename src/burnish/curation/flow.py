@@ -149,7 +149,7 @@ def sift(
     """Write the rows that the judge keeps, and the ledger; with `processes` > 1 the judge is pickled to children."""
     report = Report(str(job.out), str(job.ledger_path))
     started = time.monotonic()
-    as_messages = job.as_messages or len(formats_of(job.inputs)) > 1
+    as_messages = len(formats_of(job.inputs)) > 1 or job.as_messages
     with Draft(job.out, job.ledger_path, key=job_key(job), overwrite=job.overwrite) as draft:
         _restore(report, draft.state)
         stream = chunks(islice(read_items(job.inputs), report.read, None))
