@@ -11,6 +11,7 @@ import pytest
 
 from burnish.curation import journal
 from burnish.curation.flow import KEPT, Input, Item, Job, Report, Verdict, read_items, removed, sift
+from burnish.curation.rules import read_rules
 from burnish.data.ledger import read_ledger
 from burnish.errors import DataError, UsageError
 from tests.conftest import conversation, write_jsonl
@@ -57,7 +58,10 @@ def test_kept_rows_are_written_as_they_were_read_with_columns_of_their_own(raw: 
 
 
 def test_several_processes_write_the_same_bytes_as_one(raw: Path) -> None:
-    one, two = sift(job(raw), odd_rows_go), sift(job(raw, "two.jsonl"), odd_rows_go, processes=2)
+    # A judge of burnish's own: children that unpickle one of this file would import torch with it.
+    rules = read_rules(["words=7:"])
+    one, two = sift(job(raw), rules), sift(job(raw, "two.jsonl"), rules, processes=2)
+    assert 0 < one.kept < 1299
     assert Path(one.out).read_bytes() == Path(two.out).read_bytes()
 
 
