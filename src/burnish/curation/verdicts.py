@@ -45,8 +45,9 @@ def judge_ask(messages: tuple[Message, ...], answered: str, *, rubric: str = RUB
         else f"{str(message['role']).upper()}: {message['content']}"
         for message in messages
     )
+    parts = {"{asked}": asked, "{answered}": answered}
     # not str.format: braces in what was asked are text
-    text = rubric.replace("{asked}", asked).replace("{answered}", answered)
+    text = re.sub(r"\{(?:asked|answered)\}", lambda found: parts[found[0]], rubric)
     return Ask(({"role": "user", "content": text},), max_tokens=256)
 
 
