@@ -14,108 +14,22 @@ keywords): of sets without bias at most one in twenty gets a finding of any kind
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from burnish.curation import tells
-from burnish.curation.rates import (
-    Stratum,
-    chance_p,
-    excess_p,
-    holm,
-    interval,
-    least_p,
-    matched_share,
-    num_testable,
-)
+from burnish.curation.findings import Audit, Audited, Finding, adjusted_to, against_chance, places
+from burnish.curation.keyword_bias import first_words, further_keywords, keyword_family
+from burnish.curation.rates import Stratum, chance_p, excess_p, holm, matched_share
 from burnish.types import Origin
 
-LEVEL = 0.05
-SMALLEST_DIFFERENCE = 0.02
-"""A difference of fewer points is not reported, however sure: a large set makes everything significant."""
 FEWEST_ROWS = 5
 FEWEST_CONTROLS = 20
-EXAMPLES = 3
-MOST_KEYWORDS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Audited:
-    """A row as the audit reads it; `rival` is an answer that was judged worse, `score` what somebody gave this one."""
-
-    origin: Origin
-    prompt: str
-    answer: str
-    source: str = ""
-    rival: str | None = None
-    score: float | None = None
-    offered: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One test: a rate where the tell stands, the rate it is held against, and how sure the difference is."""
-
-    name: str
-    says: str
-    hits: int
-    rows: int
-    baseline: float
-    baseline_rows: float
-    p: float
-    adjusted: float = 1.0
-    examples: tuple[str, ...] = ()
-
-    @property
-    def rate(self) -> float:
-        """The share of hits."""
-        return self.hits / self.rows if self.rows else math.nan
-
-    @property
-    def is_bias(self) -> bool:
-        """Whether it is reported as a bias."""
-        return self.adjusted < LEVEL and self.rate - self.baseline >= SMALLEST_DIFFERENCE
-
-    def as_dict(self) -> dict[str, Any]:
-        """The finding with its intervals."""
-        low, high = interval(self.hits, self.rows)
-        fields = {**asdict(self), "rate": self.rate, "interval": [low, high], "is_bias": self.is_bias}
-        if self.baseline_rows:
-            fields["baseline_interval"] = list(
-                interval(self.baseline * self.baseline_rows, self.baseline_rows)
-            )
-        return fields
-
-
-@dataclass
-class Audit:
-    """All findings, the surest first, and what could not be tested for want of rows."""
-
-    rows: int
-    findings: list[Finding]
-    untested: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def biases(self) -> list[Finding]:
-        """The findings that hold after correction for the number of tests."""
-        return [finding for finding in self.findings if finding.is_bias]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "rows": self.rows,
-            "biases": [finding.name for finding in self.biases],
-            "findings": [finding.as_dict() for finding in self.findings],
-            "untested": self.untested,
-        }
 
 
 def audit(rows: Iterable[Audited], *, baseline: Iterable[Audited] | None = None) -> Audit:
     """Look at every row for every tell, then test them together."""
-    seen = list(rows)
+    seen = [row.settled() for row in rows]
     untested: dict[str, str] = {}
     found: list[Finding] = []
     for name, test in _TESTS.items():
@@ -124,13 +38,13 @@ def audit(rows: Iterable[Audited], *, baseline: Iterable[Audited] | None = None)
         if not results:
             untested[name] = _WANTED[name]
     if baseline is not None:
-        found += _first_words(seen, list(baseline))
+        found += first_words(seen, [row.settled() for row in baseline])
     adjusted = holm({finding.name: finding.p for finding in found})
-    settled = [_adjusted(finding, adjusted[finding.name]) for finding in found]
+    settled = [adjusted_to(finding, adjusted[finding.name]) for finding in found]
     for name, happens in (("refusal", tells.refuses), ("hedge", tells.hedges)):
         first = next((f for f in settled if f.name.startswith(f"{name}:") and f.is_bias), None)
         if first is not None:
-            settled += _further_keywords(name, happens, seen, first)
+            settled += further_keywords(name, happens, seen, first)
     return Audit(len(seen), sorted(settled, key=lambda f: (not f.is_bias, f.adjusted, f.p)), untested)
 
 
@@ -139,7 +53,7 @@ def _agreement(rows: Sequence[Audited]) -> Iterator[Finding]:
     stated: defaultdict[str, list[tuple[bool, Origin]]] = defaultdict(list)
     plain: defaultdict[str, list[bool]] = defaultdict(list)
     for row in rows:
-        said = tells.verdict(row.answer) if not _offered(row) else None
+        said = tells.verdict(row.answer) if not row.offered else None
         if said is None:
             continue
         if tells.states_view(row.prompt):
@@ -150,7 +64,7 @@ def _agreement(rows: Sequence[Audited]) -> Iterator[Finding]:
     if len(all_stated) < FEWEST_ROWS:
         return
     yes = sum(said for said, _ in all_stated)
-    examples = _places(origin for said, origin in all_stated if said)
+    examples = places(origin for said, origin in all_stated if said)
     says = "the answer agrees with what the user says they think"
     strata = [
         Stratum(sum(s for s, _ in pairs), len(pairs), sum(plain[source]), len(plain[source]))
@@ -176,7 +90,7 @@ def _position(rows: Sequence[Audited]) -> Iterator[Finding]:
             name = chr(ord("A") + letter)
             hits = [row.origin for row, _, taken in offering if taken == letter]
             sizes = Counter(k for _, k, _ in offering)
-            yield _against_chance(f"position:{name}", f"option {name} is taken", hits, sizes)
+            yield against_chance(f"position:{name}", f"option {name} is taken", hits, sizes)
 
 
 def _length(rows: Sequence[Audited]) -> Iterator[Finding]:
@@ -185,13 +99,13 @@ def _length(rows: Sequence[Audited]) -> Iterator[Finding]:
     for name, extreme in (("longest", max), ("shortest", min)):
         unique = []
         for row, k, taken in chosen:
-            lengths = [len(text) for text in _offered(row)]
+            lengths = [len(text) for text in row.offered or ()]
             if lengths.count(extreme(lengths)) == 1:
                 unique.append((row, k, lengths[taken] == extreme(lengths)))
         if len(unique) >= FEWEST_ROWS:
             hits = [row.origin for row, _, hit in unique if hit]
             sizes = Counter(k for _, k, _ in unique)
-            yield _against_chance(f"length:{name} option", f"the {name} option is taken", hits, sizes)
+            yield against_chance(f"length:{name} option", f"the {name} option is taken", hits, sizes)
     rivals = [
         (row, len(row.answer) > len(row.rival))
         for row in rows
@@ -201,7 +115,7 @@ def _length(rows: Sequence[Audited]) -> Iterator[Finding]:
         if len(rivals) >= FEWEST_ROWS:
             hits = [row.origin for row, longer in rivals if longer is wanted]
             says = f"the {name} of two answers is the chosen one"
-            yield _against_chance(f"length:{name} rival", says, hits, Counter({2: len(rivals)}))
+            yield against_chance(f"length:{name} rival", says, hits, Counter({2: len(rivals)}))
     yield from _scored_length(rows)
 
 
@@ -223,7 +137,7 @@ def _scored_length(rows: Sequence[Audited]) -> Iterator[Finding]:
         yield Finding(
             "length:scored", "answers scored above the median are longer than the median",
             len(long_high), len(high), share, effective, excess_p([stratum]), 1.0,
-            _places(row.origin for row in long_high),
+            places(row.origin for row in long_high),
         )  # fmt: skip
 
 
@@ -232,14 +146,14 @@ def _plain_verdicts(rows: Sequence[Audited]) -> Iterator[Finding]:
     said = [
         (row, tells.verdict(row.answer))
         for row in rows
-        if tells.is_closed(row.prompt) and not tells.states_view(row.prompt) and not _offered(row)
+        if tells.is_closed(row.prompt) and not tells.states_view(row.prompt) and not row.offered
     ]
     known = [(row, value) for row, value in said if value is not None]
     for name, wanted in (("yes", True), ("no", False)):
         if len(known) >= FEWEST_ROWS:
             hits = [row.origin for row, value in known if value is wanted]
             says = f"a question for yes or no is answered with {name}"
-            yield _against_chance(f"first word:{name}", says, hits, Counter({2: len(known)}))
+            yield against_chance(f"first word:{name}", says, hits, Counter({2: len(known)}))
 
 
 def _language(rows: Sequence[Audited]) -> Iterator[Finding]:
@@ -259,114 +173,16 @@ def _language(rows: Sequence[Audited]) -> Iterator[Finding]:
         if effective:
             yield Finding(
                 f"language:{name}", f"a prompt in {name} is answered in another language",
-                len(hits), number, share, effective, excess_p(strata), 1.0, _places(hits),
+                len(hits), number, share, effective, excess_p(strata), 1.0, places(hits),
             )  # fmt: skip
 
 
 def _refusal(rows: Sequence[Audited]) -> Iterator[Finding]:
-    yield from _keyword_family("refusal", tells.refuses, rows)
+    yield from keyword_family("refusal", tells.refuses, rows)
 
 
 def _hedge(rows: Sequence[Audited]) -> Iterator[Finding]:
-    yield from _keyword_family("hedge", tells.hedges, rows)
-
-
-def _keyword_family(
-    name: str, happens: Callable[[str], bool], rows: Sequence[Audited]
-) -> Iterator[Finding]:
-    """The surest keyword, its p multiplied by the number of keywords that could have been found."""
-    happened = [happens(row.answer) for row in rows]
-    strata_of = _strata_of(rows)
-    tables = _keyword_tables(rows, strata_of, happened)
-    if not tables:
-        return
-    factor = num_testable([least_p(strata) for strata in tables.values()], LEVEL)
-    values = {word: excess_p(strata) for word, strata in tables.items()}
-    word = min(values, key=lambda word: (values[word], word))
-    p = min(1.0, factor * values[word])
-    yield _keyword_finding(name, word, rows, happened, tables[word], p)
-
-
-def _further_keywords(
-    name: str, happens: Callable[[str], bool], rows: Sequence[Audited], first: Finding
-) -> list[Finding]:
-    """After the surest keyword, those that are sure among the rows without it: not its mere companions."""
-    found: list[Finding] = []
-    left = list(rows)
-    word = first.name.split(":")[1]
-    while len(found) < MOST_KEYWORDS:
-        left = [row for row in left if word not in tells.keywords(row.prompt)]
-        following = next(_keyword_family(name, happens, left), None)
-        if following is None or following.p >= LEVEL:
-            break
-        found.append(_adjusted(following, max(first.adjusted, following.p)))
-        word = following.name.split(":")[1]
-    return found
-
-
-def _keyword_tables(
-    rows: Sequence[Audited], strata_of: Sequence[tuple[str, int]], happened: Sequence[bool]
-) -> dict[str, list[Stratum]]:
-    """For each word of the prompts, hits and rows with and without it, stratum by stratum."""
-    with_word: defaultdict[str, Counter[tuple[str, int]]] = defaultdict(Counter)
-    hit_word: defaultdict[str, Counter[tuple[str, int]]] = defaultdict(Counter)
-    for row, stratum, hit in zip(rows, strata_of, happened, strict=True):
-        for word in tells.keywords(row.prompt):
-            with_word[word][stratum] += 1
-            if hit:
-                hit_word[word][stratum] += 1
-    total = Counter(strata_of)
-    hits = Counter(stratum for stratum, hit in zip(strata_of, happened, strict=True) if hit)
-    tables = {}
-    for word, counts in with_word.items():
-        if counts.total() >= FEWEST_ROWS and hits:
-            found = hit_word.get(word, Counter())
-            tables[word] = [
-                Stratum(found[s], n, hits[s] - found[s], total[s] - n) for s, n in counts.items()
-            ]
-    return tables
-
-
-def _keyword_finding(
-    name: str, word: str, rows: Sequence[Audited], happened: Sequence[bool], strata: list[Stratum], p: float
-) -> Finding:
-    share, effective = matched_share(strata)
-    verb = {"refusal": "refuses", "hedge": "hedges"}[name]
-    hits = [r.origin for r, hit in zip(rows, happened, strict=True) if hit and word in tells.keywords(r.prompt)]
-    return Finding(
-        f"{name}:{word}", f"the answer {verb} where the prompt says {word!r}",
-        len(hits), sum(s.rows for s in strata), 0.0 if math.isnan(share) else share, effective, p, 1.0,
-        _places(hits),
-    )  # fmt: skip
-
-
-def _first_words(rows: Sequence[Audited], baseline: Sequence[Audited]) -> list[Finding]:
-    """The first word that stands out most against a baseline set."""
-    mine = Counter(tells.first_word(row.answer) for row in rows)
-    theirs = Counter(tells.first_word(row.answer) for row in baseline)
-    tables = {
-        word: [Stratum(mine[word], len(rows), theirs[word], len(baseline))] for word in mine if word
-    }
-    if not tables or not baseline:
-        return []
-    factor = num_testable([least_p(strata) for strata in tables.values()], LEVEL)
-    values = {word: excess_p(strata) for word, strata in tables.items()}
-    word = min(values, key=lambda word: (values[word], word))
-    share, effective = matched_share(tables[word])
-    hits = [row.origin for row in rows if tells.first_word(row.answer) == word]
-    return [
-        Finding(
-            f"first word:{word!r}", f"the answer begins with {word!r}, more than in the baseline set",
-            mine[word], len(rows), share, effective, min(1.0, factor * values[word]), 1.0, _places(hits),
-        )
-    ]  # fmt: skip
-
-
-def _strata_of(rows: Sequence[Audited]) -> list[tuple[str, int]]:
-    """Each row's source and third of prompt length."""
-    lengths = sorted(len(row.prompt) for row in rows)
-    borders = [lengths[len(lengths) // 3], lengths[2 * len(lengths) // 3]] if lengths else []
-    return [(row.source, sum(len(row.prompt) > border for border in borders)) for row in rows]
+    yield from keyword_family("hedge", tells.hedges, rows)
 
 
 def _strata(marked: Iterable[tuple[str, bool, bool]]) -> list[Stratum]:
@@ -384,32 +200,11 @@ def _chosen(rows: Sequence[Audited]) -> list[tuple[Audited, int, int]]:
     """Rows that offer options and take one: the row, how many there are, which."""
     found = []
     for row in rows:
-        offered = _offered(row)
+        offered = row.offered or ()
         taken = tells.choice(row.answer, list(offered)) if offered else None
         if taken is not None:
             found.append((row, len(offered), taken))
     return found
-
-
-def _offered(row: Audited) -> tuple[str, ...]:
-    return row.offered if row.offered is not None else tuple(tells.options(row.prompt))
-
-
-def _against_chance(name: str, says: str, hits: Sequence[Origin], sizes: Counter[int]) -> Finding:
-    """A share against 1 in k, where `sizes` counts the rows that offer k things."""
-    rows = sizes.total()
-    expected = sum(number / k for k, number in sizes.items())
-    p = chance_p(len(hits), [(number, 1 / k) for k, number in sorted(sizes.items())])
-    return Finding(name, says, len(hits), rows, expected / rows, 0, p, 1.0, _places(hits))
-
-
-def _adjusted(finding: Finding, value: float) -> Finding:
-    fields = {name: getattr(finding, name) for name in Finding.__dataclass_fields__}
-    return Finding(**{**fields, "adjusted": value})
-
-
-def _places(origins: Iterable[Origin]) -> tuple[str, ...]:
-    return tuple(str(origin) for origin, _ in zip(origins, range(EXAMPLES), strict=False))
 
 
 def _median(values: Sequence[float]) -> float:
