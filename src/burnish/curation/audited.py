@@ -1,8 +1,8 @@
 """Rows as the bias audit reads them: plain rows, chosen and rejected answers, scores, multiple choice.
 
-    {"prompt": ..., "chosen": ..., "rejected": ...}                      the chosen answer, and its rival
-    {"instruction": ..., "output": ..., "score": 4.5}                    an answer that somebody scored
-    {"question": ..., "choices": {"text": [...], "label": [...]}, "answerKey": "B"}      options, and the one taken
+{"prompt": ..., "chosen": ..., "rejected": ...}                      the chosen answer, and its rival
+{"instruction": ..., "output": ..., "score": 4.5}                    an answer that somebody scored
+{"question": ..., "choices": {"text": [...], "label": [...]}, "answerKey": "B"}      options, and the one taken
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     position      option A taken, B taken, ...                       against 1 in k, row by row
     length        the longest option taken, the longer rival chosen  against 1 in k, 1 in 2
     first word    yes, or no, to plain questions                     against one half; with a baseline set: any word
-    refusal       refusals where a keyword stands in the prompt      against prompts of the same source and length
+    refusal       refusals where a keyword stands in the prompt      against other prompts of the same source
     hedge         hedges where a keyword stands                      the same
     language      answers in another language than the prompt's      against the prompts in other languages
 
@@ -44,12 +44,12 @@ def audit(rows: Iterable[Audited], *, baseline: Iterable[Audited] | None = None)
     for name, happens in (("refusal", tells.refuses), ("hedge", tells.hedges)):
         first = next((f for f in settled if f.name.startswith(f"{name}:") and f.is_bias), None)
         if first is not None:
-            settled += further_keywords(name, happens, seen, first)
+            settled += further_keywords(name, happens, seen, first, tests=len(found))
     return Audit(len(seen), sorted(settled, key=lambda f: (not f.is_bias, f.adjusted, f.p)), untested)
 
 
 def _agreement(rows: Sequence[Audited]) -> Iterator[Finding]:
-    """Yes to a stated view, against yes to closed questions without one; against one half where there are few of those."""
+    """Yes to a stated view, against yes to closed questions without one; where those are few, against one half."""
     stated: defaultdict[str, list[tuple[bool, Origin]]] = defaultdict(list)
     plain: defaultdict[str, list[bool]] = defaultdict(list)
     for row in rows:
@@ -72,7 +72,9 @@ def _agreement(rows: Sequence[Audited]) -> Iterator[Finding]:
     ]
     if min(stratum.others for stratum in strata) >= FEWEST_CONTROLS:
         share, effective = matched_share(strata)
-        yield Finding("agreement", says, yes, len(all_stated), share, effective, excess_p(strata), 1.0, examples)
+        yield Finding(
+            "agreement", says, yes, len(all_stated), share, effective, excess_p(strata), 1.0, examples
+        )
         return
     p = chance_p(yes, [(len(all_stated), 0.5)])
     yield Finding(
@@ -129,9 +131,7 @@ def _scored_length(rows: Sequence[Audited]) -> Iterator[Finding]:
     high = [row for row, score in scored if score > middle]
     low = [row for row, score in scored if score <= middle]
     long_high = [row for row in high if len(row.answer) > typical]
-    stratum = Stratum(
-        len(long_high), len(high), sum(len(row.answer) > typical for row in low), len(low)
-    )
+    stratum = Stratum(len(long_high), len(high), sum(len(row.answer) > typical for row in low), len(low))
     if high and low:
         share, effective = matched_share([stratum])
         yield Finding(
@@ -191,7 +191,9 @@ def _strata(marked: Iterable[tuple[str, bool, bool]]) -> list[Stratum]:
     for source, case, hit in marked:
         counts[source][case, hit] += 1
     return [
-        Stratum(c[True, True], c[True, True] + c[True, False], c[False, True], c[False, True] + c[False, False])
+        Stratum(
+            c[True, True], c[True, True] + c[True, False], c[False, True], c[False, True] + c[False, False]
+        )
         for c in counts.values()
     ]
 

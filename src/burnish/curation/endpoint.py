@@ -80,7 +80,7 @@ class Endpoint:
         return f"Endpoint({self.place!r}, {self.name!r})"
 
     def ask_all(self, asks: Iterator[Ask]) -> Iterator[Reply | NoReply]:
-        """Answers in order, several requests at once; when it is left early, what is in flight is waited for and kept."""
+        """Answers in order, several requests at once; left early, it waits for those in flight, and keeps them."""
         waiting: deque[tuple[str, Future[Reply | NoReply]]] = deque()
         running: dict[str, Future[Reply | NoReply]] = {}  # the same thing asked twice is asked once
         pool = ThreadPoolExecutor(self._manners.concurrency)
@@ -115,7 +115,9 @@ class Endpoint:
             if self._leaving.is_set():
                 return NoReply(key, "interrupted", trouble)
             if not self.store.send(key, most):
-                return NoReply(key, "cost cap", f"${self.store.spent:.4f} of ${self.store.max_cost:.4f} spent")
+                return NoReply(
+                    key, "cost cap", f"${self.store.spent:.4f} of ${self.store.max_cost:.4f} spent"
+                )
             response = self._post(ask, key)
             if isinstance(response, str):
                 trouble = response
@@ -176,7 +178,7 @@ class Endpoint:
         return DataError(
             f"{self.place} ({self.name}): {trouble}",
             rule="the endpoint speaks OpenAI's chat completions, knows the model, and accepts the key",
-            remedy=f"check the URL (it ends in /v1), the model's name, and the key in the environment ({KEY_VARIABLE})",
+            remedy="check the URL (it ends in /v1), the model's name, and the key in the environment",
         )
 
     def _clean(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""Words of prompts after which answers refuse, or hedge, more than after prompts of the same source and length."""
+"""Words of prompts after which answers refuse, or hedge, more than after other prompts of the same source."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from burnish.curation.findings import LEVEL, Audited, Finding, adjusted_to, plac
 from burnish.curation.rates import Stratum, excess_p, least_p, matched_share, num_testable
 
 FEWEST_ROWS = 5
+FEWEST_CONTROLS = 20
 MOST_KEYWORDS = 10
 
 
-def keyword_family(
-    name: str, happens: Callable[[str], bool], rows: Sequence[Audited]
-) -> Iterator[Finding]:
+def keyword_family(name: str, happens: Callable[[str], bool], rows: Sequence[Audited]) -> Iterator[Finding]:
     """The surest keyword, its p multiplied by the number of keywords that could have been found."""
     happened = [happens(row.answer) for row in rows]
-    strata_of = _strata_of(rows)
-    tables = _keyword_tables(rows, strata_of, happened)
+    tables = _keyword_tables(rows, happened)
     if not tables:
         return
     factor = num_testable([least_p(strata) for strata in tables.values()], LEVEL)
@@ -31,42 +29,54 @@ def keyword_family(
 
 
 def further_keywords(
-    name: str, happens: Callable[[str], bool], rows: Sequence[Audited], first: Finding
+    name: str, happens: Callable[[str], bool], rows: Sequence[Audited], first: Finding, *, tests: int
 ) -> list[Finding]:
-    """After the surest keyword, those that are sure among the rows without it: not its mere companions."""
+    """After the surest keyword, those that are sure among the rows without it: not its mere companions.
+
+    Each is corrected for all `tests` of the audit.
+    """
     found: list[Finding] = []
     left = list(rows)
     word = first.name.split(":")[1]
     while len(found) < MOST_KEYWORDS:
         left = [row for row in left if word not in tells.keywords(row.prompt)]
         following = next(keyword_family(name, happens, left), None)
-        if following is None or following.p >= LEVEL:
+        if following is None or tests * following.p >= LEVEL:
             break
-        found.append(adjusted_to(following, max(first.adjusted, following.p)))
+        found.append(adjusted_to(following, max(first.adjusted, tests * following.p)))
         word = following.name.split(":")[1]
     return found
 
 
-def _keyword_tables(
-    rows: Sequence[Audited], strata_of: Sequence[tuple[str, int]], happened: Sequence[bool]
-) -> dict[str, list[Stratum]]:
-    """For each word of the prompts, hits and rows with and without it, stratum by stratum."""
-    with_word: defaultdict[str, Counter[tuple[str, int]]] = defaultdict(Counter)
-    hit_word: defaultdict[str, Counter[tuple[str, int]]] = defaultdict(Counter)
-    for row, stratum, hit in zip(rows, strata_of, happened, strict=True):
+def _keyword_tables(rows: Sequence[Audited], happened: Sequence[bool]) -> dict[str, list[Stratum]]:
+    """For each word of the prompts, hits and rows with and without it, source by source."""
+    with_word: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    hit_word: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for row, hit in zip(rows, happened, strict=True):
         for word in tells.keywords(row.prompt):
-            with_word[word][stratum] += 1
+            with_word[word][row.source] += 1
             if hit:
-                hit_word[word][stratum] += 1
-    total = Counter(strata_of)
-    hits = Counter(stratum for stratum, hit in zip(strata_of, happened, strict=True) if hit)
+                hit_word[word][row.source] += 1
+    total = Counter(row.source for row in rows)
+    hits = Counter(row.source for row, hit in zip(rows, happened, strict=True) if hit)
     tables = {}
     for word, counts in with_word.items():
         if counts.total() >= FEWEST_ROWS and hits:
             found = hit_word.get(word, Counter())
-            tables[word] = [
-                Stratum(found[s], n, hits[s] - found[s], total[s] - n) for s, n in counts.items()
-            ]
+            strata = [Stratum(found[s], n, hits[s] - found[s], total[s] - n) for s, n in counts.items()]
+            tables[word] = (
+                strata
+                if sum(s.others for s in strata) >= FEWEST_CONTROLS
+                else [
+                    # a source in which every prompt has the word is held against the other sources
+                    Stratum(
+                        found.total(),
+                        counts.total(),
+                        hits.total() - found.total(),
+                        len(rows) - counts.total(),
+                    )
+                ]
+            )
     return tables
 
 
@@ -75,7 +85,9 @@ def _keyword_finding(
 ) -> Finding:
     share, effective = matched_share(strata)
     verb = {"refusal": "refuses", "hedge": "hedges"}[name]
-    hits = [r.origin for r, hit in zip(rows, happened, strict=True) if hit and word in tells.keywords(r.prompt)]
+    hits = [
+        r.origin for r, hit in zip(rows, happened, strict=True) if hit and word in tells.keywords(r.prompt)
+    ]
     return Finding(
         f"{name}:{word}", f"the answer {verb} where the prompt says {word!r}",
         len(hits), sum(s.rows for s in strata), 0.0 if math.isnan(share) else share, effective, p, 1.0,
@@ -87,9 +99,7 @@ def first_words(rows: Sequence[Audited], baseline: Sequence[Audited]) -> list[Fi
     """The first word that stands out most against a baseline set."""
     mine = Counter(tells.first_word(row.answer) for row in rows)
     theirs = Counter(tells.first_word(row.answer) for row in baseline)
-    tables = {
-        word: [Stratum(mine[word], len(rows), theirs[word], len(baseline))] for word in mine if word
-    }
+    tables = {word: [Stratum(mine[word], len(rows), theirs[word], len(baseline))] for word in mine if word}
     if not tables or not baseline:
         return []
     factor = num_testable([least_p(strata) for strata in tables.values()], LEVEL)
@@ -103,10 +113,3 @@ def first_words(rows: Sequence[Audited], baseline: Sequence[Audited]) -> list[Fi
             mine[word], len(rows), share, effective, min(1.0, factor * values[word]), 1.0, places(hits),
         )
     ]  # fmt: skip
-
-
-def _strata_of(rows: Sequence[Audited]) -> list[tuple[str, int]]:
-    """Each row's source and third of prompt length."""
-    lengths = sorted(len(row.prompt) for row in rows)
-    borders = [lengths[len(lengths) // 3], lengths[2 * len(lengths) // 3]] if lengths else []
-    return [(row.source, sum(len(row.prompt) > border for border in borders)) for row in rows]

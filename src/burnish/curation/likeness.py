@@ -1,8 +1,8 @@
 """Whether a short text says what another one said: shared words over all words, found without comparing all pairs.
 
-    seen = Seen(0.7)
-    seen.nearest("Name three red fruits.")       None, and from now on it is seen
-    seen.nearest("Name three red fruits now.")   0        the first text, of whose words it shares four in five
+seen = Seen(0.7)
+seen.nearest("Name three red fruits.")       None, and from now on it is seen
+seen.nearest("Name three red fruits now.")   0        the first text, of whose words it shares four in five
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Shares, their intervals, and exact tests of whether one share is above another; many tests held to one error rate.
 
-    Stratum(hits=9, rows=10, others_hit=20, others=100)        90% where the keyword stands, 20% where it does not
-    excess_p([...])     the chance of so many hits or more, if hits fell on the stratum's rows blindly
-    chance_p(30, [(40, 0.25)])     the chance of 30 or more of 40, each with probability 1/4
-    holm({"a": 0.001, "b": 0.2})   {"a": 0.002, "b": 0.2}: any below 0.05 at all: one balanced set in twenty at most
+Stratum(hits=9, rows=10, others_hit=20, others=100)        90% where the keyword stands, 20% where it does not
+excess_p([...])     the chance of so many hits or more, if hits fell on the stratum's rows blindly
+chance_p(30, [(40, 0.25)])     the chance of 30 or more of 40, each with probability 1/4
+holm({"a": 0.001, "b": 0.2})   {"a": 0.002, "b": 0.2}: any below 0.05 at all: one balanced set in twenty at most
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def excess_p(strata: Sequence[Stratum]) -> float:
     hits = sum(s.hits for s in used)
     expected = sum(s.rows * (s.hits + s.others_hit) / (s.rows + s.others) for s in used)
     if not used or hits <= expected:
-        return 1.0  # at or below what is expected nothing is to be found, and the tail is about a half or more
+        return (
+            1.0  # at or below what is expected nothing is to be found, and the tail is about a half or more
+        )
     low, chances = 0, np.ones(1)
     for stratum in used:
         first, part = _hypergeometric(stratum)
@@ -118,7 +120,8 @@ def _hypergeometric(stratum: Stratum) -> tuple[int, FloatArray]:
 
 def _binomial(number: int, p: float) -> FloatArray:
     k = np.arange(number + 1)
-    return np.exp(_choose(number, k) + k * math.log(p) + (number - k) * math.log1p(-p))
+    chances: FloatArray = np.exp(_choose(number, k) + k * math.log(p) + (number - k) * math.log1p(-p))
+    return chances
 
 
 _log_factorials = np.zeros(1)

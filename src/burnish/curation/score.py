@@ -39,7 +39,7 @@ class Scorer(Protocol):
         """The names of its numbers."""
 
     def score(self, items: Sequence[Item]) -> list[Values | None]:
-        """The numbers of each row; None where a number in it does not apply, None as a whole where it was not asked."""
+        """The numbers of each row; None in place of one that does not apply, and of all where it was not asked."""
 
 
 @dataclass(slots=True)

@@ -50,9 +50,7 @@ class Verifier:
     def grade(self, pairs: Sequence[tuple[Prompt, str]]) -> list[float | None]:
         """1.0 or 0.0."""
         agrees = VERIFIERS[self.how]
-        return [
-            float(agrees(text, prompt.reference)) if prompt.reference else None for prompt, text in pairs
-        ]
+        return [float(agrees(text, prompt.reference)) if prompt.reference else None for prompt, text in pairs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +67,7 @@ class JudgeGrader:
     def grade(self, pairs: Sequence[tuple[Prompt, str]]) -> list[float | None]:
         """The judge's numbers."""
         asks = (judge_ask(prompt.messages, text) for prompt, text in pairs)
-        return [
-            grade(reply.text) if isinstance(reply, Reply) else None for reply in self.judge.ask_all(asks)
-        ]
+        return [grade(reply.text) if isinstance(reply, Reply) else None for reply in self.judge.ask_all(asks)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +141,12 @@ def _made(
             lost["not graded"] += len(good) - len(graded)
             lost["rejected by the grader"] += len(graded) - len(passed)
             # max keeps the first of equals, so the order of samples decides ties
-            good = passed if settings.keep_all else [max(passed, key=lambda n: grades[n] or 0)] if passed else []
+            good = (
+                passed if settings.keep_all else [max(passed, key=lambda n: grades[n] or 0)] if passed else []
+            )
         elif not settings.keep_all:
             good = good[:1]
-        rows = [
-            _row(prompt, replies[n], n % k, teacher, settings, grader, grades.get(n)) for n in good
-        ]
+        rows = [_row(prompt, replies[n], n % k, teacher, settings, grader, grades.get(n)) for n in good]
         yield Made(prompt, tuple(rows), +lost, detail)
 
 

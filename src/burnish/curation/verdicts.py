@@ -1,7 +1,7 @@
 """Who says which of several answers are good: a judge's number, or a comparison with a known answer.
 
-    grade("Reasoning...\\nScore: 8")  ->  8.0          the last `Score: N` of a judge's reply
-    VERIFIERS["number"]("It is 1,072.", "#### 1072")  ->  True
+grade("Reasoning...\\nScore: 8")  ->  8.0          the last `Score: N` of a judge's reply
+VERIFIERS["number"]("It is 1,072.", "#### 1072")  ->  True
 """
 
 from __future__ import annotations

@@ -42,7 +42,9 @@ def embed(texts: Sequence[str], model: str) -> Points:
     return found
 
 
-def _pooled(backbone: torch.nn.Module, ids: list[list[int]]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def _pooled(
+    backbone: torch.nn.Module, ids: list[list[int]]
+) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     longest = max(map(len, ids))
     device = next(backbone.parameters()).device
     tokens = torch.tensor([row + [0] * (longest - len(row)) for row in ids], device=device)

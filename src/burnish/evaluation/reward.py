@@ -24,7 +24,7 @@ BATCH = 16
 class RewardModel:
     """Scores exchanges: the one logit where there is one, else the log-odds of the class `label`.
 
-    With a chat template it reads the conversation as its template renders it; without one, prompt and answer as a pair.
+    With a chat template it reads the conversation as the template renders it; else prompt and answer as a pair.
     """
 
     values = ("reward",)

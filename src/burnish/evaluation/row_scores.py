@@ -1,7 +1,7 @@
 """What a model itself says of a row: how surprising its answer is, how much the prompt helps, what it knows already.
 
     nll       mean -ln p of the answer's tokens after the prompt
-    ifd       nll / the same without the prompt: near 1 the prompt does not help, far below 1 it all but says the answer
+    ifd       nll / the same without the prompt: near 1 the prompt does not help, near 0 it says the answer
     solved    1 if every token is the model's first choice: asked greedily, it would answer so already
     unknown   share of the tokens to which it gives less than chance, 1 / vocabulary: facts that it never read
 

@@ -99,7 +99,7 @@ def changed_p(before: Probe, after: Probe) -> float:
     gained = sum(b.flips and not a.flips for a, b in pairs)
     lost = sum(a.flips and not b.flips for a, b in pairs)
     number = gained + lost
-    tail = sum(math.comb(number, k) for k in range(min(gained, lost) + 1)) / 2**number
+    tail = sum(math.comb(number, k) for k in range(min(gained, lost) + 1)) * 0.5**number
     return min(1.0, 2 * tail)
 
 

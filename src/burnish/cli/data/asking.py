@@ -23,7 +23,8 @@ Answers = Annotated[
     Path | None, typer.Option("--answers", help="Folder that keeps every answer (default: OUT.answers).")
 ]
 MaxCost = Annotated[
-    float | None, typer.Option("--max-cost", min=0.0, help="Stop asking at so many dollars, earlier runs included.")
+    float | None,
+    typer.Option("--max-cost", min=0.0, help="Stop asking at so many dollars, earlier runs included."),
 ]
 PricePrompt = Annotated[
     float, typer.Option("--price-prompt", min=0.0, help="Dollars per million prompt tokens.")

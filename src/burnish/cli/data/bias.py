@@ -15,7 +15,8 @@ from burnish.types import Rejected
 def command(
     data: Paths,
     baseline: Annotated[
-        list[str] | None, typer.Option(help="A set to hold first words against, for example the one before filtering.")
+        list[str] | None,
+        typer.Option(help="A set to hold first words against, for example the one before filtering."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Ask this model the same questions with opposite views stated.")
@@ -60,7 +61,11 @@ def command(
         output.say(f"not tested: {name} ({why})", style="dim")
     output.say(
         f"{len(rows):,} rows, {len(result.findings)} tests, "
-        + (f"{len(result.biases)} biases" if result.biases else "no bias at the 5% level for all tests together")
+        + (
+            f"{len(result.biases)} biases"
+            if result.biases
+            else "no bias at the 5% level for all tests together"
+        )
     )
     for name, told in probed.items():
         output.say(f"{name}: {told}")

@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 def command(
     data: Paths,
     scores: Annotated[Path, typer.Option("--scores", help="JSON Lines file that keeps the scores.")],
-    model: Annotated[
-        str | None, typer.Option(help="Score by this model: nll, ifd, solved, unknown.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="Score by this model: nll, ifd, solved, unknown.")] = None,
     reward: Annotated[
         str | None, typer.Option(help="Score by this sequence-classification directory: reward.")
     ] = None,
@@ -93,8 +91,9 @@ def command(
     )  # fmt: skip
     if not as_json:
         output.say(
-            f"{scores}: {', '.join(scorer.values)} of {done.rows:,} rows by {scorer.name}: {done.computed:,} computed, "
-            f"{done.kept:,} there already, {done.unscored:,} not scored, {unreadable:,} unreadable"
+            f"{scores}: {', '.join(scorer.values)} of {done.rows:,} rows by {scorer.name}: "
+            f"{done.computed:,} computed, {done.kept:,} there already, "
+            f"{done.unscored:,} not scored, {unreadable:,} unreadable"
         )
     if done.unscored:
         output.warn(f"{done.unscored:,} rows have no score (cost cap, or refused): run it again to go on")

@@ -58,12 +58,17 @@ def command(
         float, typer.Option(min=0.0, max=1.0, help="0: diversity alone; 1: quality alone.")
     ] = 0.5,
     keep_best: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Look only at so large a part of each source, the best by score.")
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Look only at so large a part of each source, the best by score."
+        ),
     ] = 1.0,
     embeddings: Annotated[
         str | None, typer.Option(help="Compare prompts by this model's hidden states (default: TF-IDF).")
     ] = None,
-    equal: Annotated[bool, typer.Option("--equal", help="The same number from every source, not by size.")] = False,
+    equal: Annotated[
+        bool, typer.Option("--equal", help="The same number from every source, not by size.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the draws of `facility`.")] = 0,
     format: Format = "auto",
     split: Split = "train",

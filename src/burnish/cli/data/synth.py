@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,10 +36,13 @@ if TYPE_CHECKING:
 
 
 def command(
-    prompts: Annotated[str, typer.Argument(help="Prompts, or with --instruct seeds: rows of any format, or .txt.")],
+    prompts: Annotated[
+        str, typer.Argument(help="Prompts, or with --instruct seeds: rows of any format, or .txt.")
+    ],
     out: Out,
     teacher: Annotated[
-        str, typer.Option(help="Model behind --endpoint; without it a run, a directory, a hub id or `marble`.")
+        str,
+        typer.Option(help="Model behind --endpoint; without it a run, a directory, a hub id or `marble`."),
     ],
     endpoint: EndpointUrl = None,
     instruct: Annotated[
@@ -48,22 +50,31 @@ def command(
     ] = None,
     samples: Annotated[int, typer.Option("--samples", "-k", min=1, help="Answers to each prompt.")] = 1,
     verifier: Annotated[
-        str | None, typer.Option(help="Keep answers that agree with the row's own: exact, contains or number.")
+        str | None,
+        typer.Option(help="Keep answers that agree with the row's own: exact, contains or number."),
     ] = None,
-    reward: Annotated[str | None, typer.Option(help="Keep the best by this reward model's directory.")] = None,
+    reward: Annotated[
+        str | None, typer.Option(help="Keep the best by this reward model's directory.")
+    ] = None,
     label: Annotated[str | None, typer.Option(help="The good class, where --reward has several.")] = None,
     judge: Annotated[str | None, typer.Option(help="Keep the best by this model, from 1 to 10.")] = None,
     judge_endpoint: Annotated[
         str | None, typer.Option(help="The judge's endpoint, where it is not the teacher's.")
     ] = None,
     minimum: Annotated[float | None, typer.Option(help="Keep no answer graded below.")] = None,
-    keep_all: Annotated[bool, typer.Option("--keep-all", help="Keep every good answer, not only the best.")] = False,
+    keep_all: Annotated[
+        bool, typer.Option("--keep-all", help="Keep every good answer, not only the best.")
+    ] = False,
     temperature: Annotated[float, typer.Option(min=0.0, help="0: the likeliest token each time.")] = 0.7,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
     system: Annotated[str, typer.Option(help="System prompt for the teacher; it is not in the rows.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of the teacher's draws.")] = 0,
-    license: Annotated[str, typer.Option(help="Written in every row: the terms of the teacher's output.")] = "unstated",
-    val_size: Annotated[float, typer.Option(min=0.0, help="Hold out: a share below 1, or a number of rows.")] = 0.0,
+    license: Annotated[
+        str, typer.Option(help="Written in every row: the terms of the teacher's output.")
+    ] = "unstated",
+    val_size: Annotated[
+        float, typer.Option(min=0.0, help="Hold out: a share below 1, or a number of rows.")
+    ] = 0.0,
     split: Split = "train",
     answers: Answers = None,
     key_env: KeyVariable = "OPENAI_API_KEY",
@@ -90,8 +101,8 @@ def command(
         store = open_store(answers or out.with_name(f"{out.name}.answers"), budget, stack)
         if store.num_lost:
             output.warn(
-                f"{store.num_lost} requests of an earlier run were on their way when it ended: they may have been paid, "
-                "count as paid, and are asked again"
+                f"{store.num_lost} requests of an earlier run were on their way when it ended: they may have "
+                "been paid, count as paid, and are asked again"
             )
         asked = _teacher(teacher, endpoint, store, budget, stack)
         grader = _grader(verifier, reward, label, judge, judge_endpoint or endpoint, store, budget, stack)
@@ -117,7 +128,9 @@ def command(
         losses = [*written.lost.most_common(), *dropped.most_common()]
         output.table(("", "lost"), [(f"{count:,}", reason) for reason, count in losses])
     if written.lost["cost cap"]:
-        output.warn(f"the cost cap of ${max_cost:.2f} was reached: raise --max-cost and run it again to go on")
+        output.warn(
+            f"the cost cap of ${max_cost:.2f} was reached: raise --max-cost and run it again to go on"
+        )
 
 
 def _teacher(
@@ -157,7 +170,9 @@ def _grader(
     if verifier is not None:
         if verifier not in VERIFIERS:
             raise UsageError(
-                f"--verifier {verifier}", rule=f"a verifier is one of {', '.join(VERIFIERS)}", remedy="name one"
+                f"--verifier {verifier}",
+                rule=f"a verifier is one of {', '.join(VERIFIERS)}",
+                remedy="name one",
             )
         return Verifier(verifier)
     if reward is not None:
