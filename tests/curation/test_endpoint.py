@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.curation.stub import Stub, stub_endpoint
 
 from burnish.curation.answers import AnswerStore, Ask, NoReply, Prices, Reply, require_prices
 from burnish.curation.endpoint import Endpoint, Manners
 from burnish.errors import BurnishError, DataError, UsageError
+from tests.curation.stub import Stub, stub_endpoint
 
 KEY = "sk-very-secret-0123456789"
 FAST = Manners(concurrency=4, timeout=5.0, retries=3, first_wait=0.001)
