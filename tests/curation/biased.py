@@ -5,9 +5,33 @@ from __future__ import annotations
 import random
 from typing import Any
 
-THINGS = ["tea", "bridges", "owls", "maps", "violins", "ferries", "onions", "chess", "glaciers", "ladders", "moss"]
+THINGS = [
+    "tea",
+    "bridges",
+    "owls",
+    "maps",
+    "violins",
+    "ferries",
+    "onions",
+    "chess",
+    "glaciers",
+    "ladders",
+    "moss",
+]
 TRAITS = ["old", "useful", "fragile", "common", "heavy", "famous", "cheap", "quiet", "bright", "rare", "slow"]
-WORDS = ["water", "light", "stone", "paper", "river", "market", "winter", "garden", "window", "silver", "music"]
+WORDS = [
+    "water",
+    "light",
+    "stone",
+    "paper",
+    "river",
+    "market",
+    "winter",
+    "garden",
+    "window",
+    "silver",
+    "music",
+]
 
 Record = dict[str, Any]
 
