@@ -241,7 +241,8 @@ def test_the_stopped_run_ends_in_the_bytes_of_one_that_was_not(tmp_path: Path) -
         whole = made_by(stub, tmp_path / "a", prompts, settings)
         with AnswerStore(tmp_path / "b", max_cost=1e-3) as store:
             prices = Prices(1.0, 1.0)
-            with Endpoint(stub.url, "teacher", store=store, manners=FAST, prices=prices) as endpoint:
+            slow = Manners(concurrency=1)
+            with Endpoint(stub.url, "teacher", store=store, manners=slow, prices=prices) as endpoint:
                 part = list(distil(prompts, endpoint, settings))
         assert 0 < sum(bool(one.rows) for one in part) < 30 and part[-1].reason == "cost cap"
         again = made_by(stub, tmp_path / "b", prompts, settings)
