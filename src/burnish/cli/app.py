@@ -48,6 +48,11 @@ VERBS = {
     "runs": Verb("Train", "List the runs in a folder: model, steps, losses, state."),
     "compare": Verb("Judge", "Base and tuned model side by side on the same prompts."),
     "chat": Verb("Use", "Ask a run, a model directory or a hub model."),
+    "export": Verb(
+        "Use",
+        "Take a finished run elsewhere, proved to be what was trained: hf, adapter, vllm, gguf, ollama.",
+    ),
+    "serve": Verb("Use", "Serve runs and models with OpenAI's API, on this machine."),
 }
 
 
