@@ -142,11 +142,13 @@ def _places(path: Path, wanted: Mapping[int, int]) -> dict[int, str]:
 
 def _ranks(rows: Array, keep: str, scores: Array) -> Array:
     """Each row's place in the order of preference, 0 the best: what a group of repeats is kept by."""
-    order = {
-        "first": lambda: np.arange(len(rows)),
-        "longest": lambda: np.lexsort((rows["index"], -rows["length"].astype(np.int64))),
-        "score": lambda: np.lexsort((rows["index"], -scores)),
-    }[keep]()
+    match keep:
+        case "longest":
+            order = np.lexsort((rows["index"], -rows["length"].astype(np.int64)))
+        case "score":
+            order = np.lexsort((rows["index"], -scores))
+        case _:
+            order = np.arange(len(rows))
     rank = np.empty(len(rows), np.int64)
     rank[order] = np.arange(len(rows))
     return rank
