@@ -19,6 +19,10 @@ VERBS = {
         "Write", "Take out rows by rules: length, language, repetition, refusals, cut answers, ..."
     ),
     "mix": Verb("Write", "Write a weighted mixture of data sets as one file."),
+    "score": Verb("Judge", "Numbers for rows: by a model's own losses, a reward model, or a judge."),
+    "select": Verb("Judge", "The N rows to train on, good and unlike each other, each with its reason."),
+    "bias": Verb("Judge", "What answers follow that should not decide them."),
+    "synth": Verb("Make", "Answers from a teacher, for given prompts or for prompts invented from seeds."),
 }
 
 
