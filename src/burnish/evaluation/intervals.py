@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,23 +56,26 @@ def paired_interval(
 ) -> tuple[float, float]:
     """Bootstrap interval of a mean over prompts, each of which was put to both models.
 
-    It is studentised where the sample allows: resampled means are measured in their own standard errors, which keeps
-    95% at 95% with 30 prompts and lopsided wins, where plain percentiles fall to 92%.
+    The percentiles are taken a little further out than 2.5 and 97.5, as far as Student's t is wider than a bell curve on
+    so many prompts: plain percentiles are too narrow on few of them (Hesterberg 2015).
     """
     n = len(differences)
-    if n == 0:
-        return math.nan, math.nan
-    mean = float(differences.mean())
-    error = math.sqrt(float(differences.var(ddof=1)) / n) if n > 1 else 0.0
-    if error == 0:
-        return mean, mean
+    if n < 2:
+        return (float(differences[0]),) * 2 if n else (math.nan, math.nan)
     random = np.random.Generator(np.random.Philox(seed))
-    studentised: list[Any] = []
-    for start in range(0, resamples, max(1, _CELLS // n)):
-        drawn = random.integers(0, n, size=(min(resamples - start, max(1, _CELLS // n)), n))
-        sample = differences[drawn]
-        spread = np.sqrt(sample.var(axis=1, ddof=1) / n)
-        usable = spread > 0
-        studentised.append((sample.mean(axis=1)[usable] - mean) / spread[usable])
-    low, high = np.quantile(np.concatenate(studentised), [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return mean - float(high) * error, mean - float(low) * error
+    most = max(1, _CELLS // n)
+    means = np.concatenate(
+        [
+            differences[random.integers(0, n, size=(min(most, resamples - start), n))].mean(axis=1)
+            for start in range(0, resamples, most)
+        ]
+    )
+    outside = NormalDist().cdf(-math.sqrt(n / (n - 1)) * _quantile_of_t(confidence, n - 1))
+    low, high = np.quantile(means, [outside, 1 - outside])
+    return float(low), float(high)
+
+
+def _quantile_of_t(confidence: float, freedom: int) -> float:
+    """Student's quantile by two terms of its series: 2.045 with 29 degrees of freedom."""
+    z = quantile_of_normal(confidence)
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
