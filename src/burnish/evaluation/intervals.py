@@ -56,8 +56,8 @@ def paired_interval(
 ) -> tuple[float, float]:
     """Bootstrap interval of a mean over prompts, each of which was put to both models.
 
-    The percentiles are taken a little further out than 2.5 and 97.5, as far as Student's t is wider than a bell curve on
-    so many prompts: plain percentiles are too narrow on few of them (Hesterberg 2015).
+    The percentiles are taken a little further out than 2.5 and 97.5, as far as Student's t is wider than a bell curve
+    on so many prompts: plain percentiles are too narrow on few of them (Hesterberg 2015).
     """
     n = len(differences)
     if n < 2:
