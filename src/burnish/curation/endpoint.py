@@ -10,11 +10,11 @@ says is searched for it before anybody sees it. It travels over https, or to thi
 from __future__ import annotations
 
 import os
-import time
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -33,13 +33,12 @@ LONGEST_WAIT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Manners:
-    """How an endpoint is asked: how many requests at once, how long each may take, how often it is tried."""
+    """How an endpoint is asked: requests at once, seconds that one may take, tries after the first, first pause."""
 
     concurrency: int = 4
     timeout: float = 120.0
     retries: int = 6
     first_wait: float = 1.0
-    wait: Callable[[float], None] = field(default=time.sleep, repr=False)
 
 
 class Endpoint:
@@ -61,6 +60,7 @@ class Endpoint:
         self.prices = prices or Prices()
         self.num_asked = 0
         self._manners = manners or Manners()
+        self._leaving = threading.Event()
         self._key = os.environ.get(key_variable, "").strip()
         if self._key:
             _require_safe(self.place, key_variable)
@@ -80,10 +80,11 @@ class Endpoint:
         return f"Endpoint({self.place!r}, {self.name!r})"
 
     def ask_all(self, asks: Iterator[Ask]) -> Iterator[Reply | NoReply]:
-        """Answers in order, several requests at once; when it is left early, what is in flight is waited for and kept."""
+        """Answers in order, several requests at once; left early, it waits for those in flight, and keeps them."""
         waiting: deque[tuple[str, Future[Reply | NoReply]]] = deque()
         running: dict[str, Future[Reply | NoReply]] = {}  # the same thing asked twice is asked once
         pool = ThreadPoolExecutor(self._manners.concurrency)
+        self._leaving.clear()
         try:
             for ask in asks:
                 key = ask.key(self.place, self.name)
@@ -95,6 +96,7 @@ class Endpoint:
             while waiting:
                 yield _next(waiting, running)
         finally:
+            self._leaving.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
     def ask(self, ask: Ask) -> Reply | NoReply:
@@ -105,25 +107,20 @@ class Endpoint:
 
     def _ask_anew(self, ask: Ask, key: str) -> Reply | NoReply:
         most = self.prices.most(ask)
-        trouble = ""
+        trouble, pause = "", 0.0
         for attempt in range(self._manners.retries + 1):
             if attempt:
-                self._manners.wait(min(LONGEST_WAIT, self._manners.first_wait * 2 ** (attempt - 1)))
+                again = self._manners.first_wait * 2 ** (attempt - 1)
+                self._leaving.wait(min(LONGEST_WAIT, max(pause, again)))
+            if self._leaving.is_set():
+                return NoReply(key, "interrupted", trouble)
             if not self.store.send(key, most):
-                return NoReply(key, "cost cap", f"${self.store.spent:.4f} of ${self.store.max_cost:.4f} spent")
-            self.num_asked += 1
-            try:
-                response = self._client.post(
-                    f"{self.place}/chat/completions",
-                    json=ask.body(self.name),
-                    headers={"Idempotency-Key": key},
+                return NoReply(
+                    key, "cost cap", f"${self.store.spent:.4f} of ${self.store.max_cost:.4f} spent"
                 )
-            except httpx.ConnectError as error:
-                self.store.failed(key)  # nothing left this machine
-                trouble = self._clean(f"{type(error).__name__}: {error}")
-                continue
-            except httpx.TransportError as error:
-                trouble = self._clean(f"{type(error).__name__}: {error}")
+            response = self._post(ask, key)
+            if isinstance(response, str):
+                trouble = response
                 continue
             if response.status_code == 200:
                 return self._received(response, ask, key)
@@ -133,12 +130,26 @@ class Endpoint:
                 return NoReply(key, "refused", trouble)
             if response.status_code not in PASSING:
                 raise self._unusable(trouble)
-            self._manners.wait(min(LONGEST_WAIT, _seconds(response.headers.get("retry-after"))))
+            pause = _seconds(response.headers.get("retry-after"))
         raise BurnishError(
             f"{self.place} ({self.name}): {trouble}, {self._manners.retries + 1} times",
             rule="an endpoint answers within its retries",
             remedy="run the same command again later: what was answered is kept, and is not asked again",
         )
+
+    def _post(self, ask: Ask, key: str) -> httpx.Response | str:
+        """The response, or what went wrong on the way."""
+        self.num_asked += 1
+        try:
+            return self._client.post(
+                f"{self.place}/chat/completions",
+                json=ask.body(self.name),
+                headers={"Idempotency-Key": key},
+            )
+        except httpx.TransportError as error:
+            if isinstance(error, httpx.ConnectError):
+                self.store.failed(key)  # nothing left this machine; any other failure may have been paid
+            return self._clean(f"{type(error).__name__}: {error}")
 
     def _received(self, response: httpx.Response, ask: Ask, key: str) -> Reply:
         """The answer out of the response, kept."""
@@ -167,7 +178,7 @@ class Endpoint:
         return DataError(
             f"{self.place} ({self.name}): {trouble}",
             rule="the endpoint speaks OpenAI's chat completions, knows the model, and accepts the key",
-            remedy=f"check the URL (it ends in /v1), the model's name, and the key in the environment ({KEY_VARIABLE})",
+            remedy="check the URL (it ends in /v1), the model's name, and the key in the environment",
         )
 
     def _clean(self, text: str) -> str:

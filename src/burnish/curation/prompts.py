@@ -1,9 +1,9 @@
 """Prompts without answers, from any file of rows; what answers the rows have are references, not context.
 
-    {"instruction": "Add 2 and 2.", "output": "4"}             -> Prompt([user "Add 2 and 2."], reference "4")
-    {"messages": [user, assistant, user, assistant]}           -> the first three, reference the last
-    {"instruction": "Sort.", "instances": [{"input": "3 1", "output": "1 3"}]}     a seed task of Self-Instruct
-    a line of prompts.txt                                      -> one user message
+{"instruction": "Add 2 and 2.", "output": "4"}             -> Prompt([user "Add 2 and 2."], reference "4")
+{"messages": [user, assistant, user, assistant]}           -> the first three, reference the last
+{"instruction": "Sort.", "instances": [{"input": "3 1", "output": "1 3"}]}     a seed task of Self-Instruct
+a line of prompts.txt                                      -> one user message
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def _messages(record: Record) -> tuple[list[Message], str]:
     reply = first_column(record, (*REPLY_COLUMNS, "completion"))
     reference = record[reply] if reply else ""
     system = record.get("system")
-    said: list[Message] = [{"role": "system", "content": system}] if isinstance(system, str) and system else []
+    said: list[Message] = (
+        [{"role": "system", "content": system}] if isinstance(system, str) and system else []
+    )
     said.append({"role": "user", "content": f"{record[asked]}\n\n{given}" if given else record[asked]})
     return said, reference if isinstance(reference, str) else ""
 

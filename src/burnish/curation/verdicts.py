@@ -1,7 +1,7 @@
 """Who says which of several answers are good: a judge's number, or a comparison with a known answer.
 
-    grade("Reasoning...\\nScore: 8")  ->  8.0          the last `Score: N` of a judge's reply
-    VERIFIERS["number"]("It is 1,072.", "#### 1072")  ->  True
+grade("Reasoning...\\nScore: 8")  ->  8.0          the last `Score: N` of a judge's reply
+VERIFIERS["number"]("It is 1,072.", "#### 1072")  ->  True
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ def judge_ask(messages: tuple[Message, ...], answered: str, *, rubric: str = RUB
         else f"{str(message['role']).upper()}: {message['content']}"
         for message in messages
     )
+    parts = {"{asked}": asked, "{answered}": answered}
     # not str.format: braces in what was asked are text
-    text = rubric.replace("{asked}", asked).replace("{answered}", answered)
+    text = re.sub(r"\{(?:asked|answered)\}", lambda found: parts[found[0]], rubric)
     return Ask(({"role": "user", "content": text},), max_tokens=256)
 
 
