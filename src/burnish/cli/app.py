@@ -48,7 +48,8 @@ VERBS = {
     "runs": Verb("Train", "List the runs in a folder: model, steps, losses, state."),
     "compare": Verb("Judge", "Base and tuned model side by side on the same prompts."),
     "winrate": Verb("Judge", "Win rates of given preferences, with intervals, and with length taken out."),
-        "Judge", "Blind pairs for people or judges: vote, count, export, and know how many are needed."
+    "arena": Verb(
+        "Judge", "Blind pairs for people or judges: vote, count, export; how many prompts are needed."
     ),
     "chat": Verb("Use", "Ask a run, a model directory or a hub model."),
 }
