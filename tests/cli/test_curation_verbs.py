@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from tests.cli.conftest import Burnish
-from tests.conftest import write_jsonl
+from tests.conftest import conversation, write_jsonl
 from tests.curation import biased
+from tests.curation.stub import last_said, stub_endpoint
 
 
 def test_the_verb_reports_what_was_planted(burnish: Burnish, tmp_path: Path) -> None:

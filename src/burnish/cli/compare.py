@@ -102,7 +102,7 @@ def command(
 
 
 def _other(run: Path, words: list[str]) -> tuple[str | None, list[str]]:
-    """The second model, where the first word names one (a hub id only beside a first that is no run), and the prompts."""
+    """The second model, where the first word names one (beside a run, no hub id), and the prompts."""
     is_run = (run / "resolved.yaml").is_file()
     if words and (
         words[0] == "marble" or Path(words[0]).is_dir() or (not is_run and _ON_HUB.fullmatch(words[0]))

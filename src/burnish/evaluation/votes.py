@@ -144,7 +144,7 @@ def _vote(place: str, record: dict[str, Any]) -> Vote:
 
 
 def _of_annotation(place: str, record: dict[str, Any]) -> list[Vote]:
-    """AlpacaEval's: 1 = output_1 (the reference), 2 = output_2 (the model), 0 or 1.5 = a draw; fractions by the nearer."""
+    """AlpacaEval's: 1 = output_1, the reference; 2 = output_2, the model; 0 or 1.5 = a draw; else the nearer."""
     preference = record.get("preference")
     if preference is None:
         return []
