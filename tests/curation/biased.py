@@ -5,11 +5,33 @@ from __future__ import annotations
 import random
 from typing import Any
 
-THINGS = "tea bridges owls maps violins ferries onions chess glaciers ladders moss bells kites salt looms"
-_TRAITS = "old useful fragile common heavy famous cheap quiet bright rare slow tall warm plain odd"
-_WORDS = "water light stone paper river market winter garden window silver music letter morning country bread"
-
-THINGS, TRAITS, WORDS = (words.split() for words in (_THINGS, _TRAITS, _WORDS))
+THINGS = [
+    "tea",
+    "bridges",
+    "owls",
+    "maps",
+    "violins",
+    "ferries",
+    "onions",
+    "chess",
+    "glaciers",
+    "ladders",
+    "moss",
+]
+TRAITS = ["old", "useful", "fragile", "common", "heavy", "famous", "cheap", "quiet", "bright", "rare", "slow"]
+WORDS = [
+    "water",
+    "light",
+    "stone",
+    "paper",
+    "river",
+    "market",
+    "winter",
+    "garden",
+    "window",
+    "silver",
+    "music",
+]
 
 Record = dict[str, Any]
 

@@ -29,7 +29,6 @@ class Stub:
         self.answer = answer
         self.delay = delay
         self.paid: Counter[str] = Counter()
-        self.in_flight: Counter[str] = Counter()
         self.headers: list[dict[str, str]] = []
         self.bodies: list[dict[str, Any]] = []
         self.faults: list[tuple[int, dict[str, str]]] = []
@@ -46,11 +45,9 @@ class Stub:
             if self.faults:
                 status, extra = self.faults.pop(0)
                 return status, extra, {"error": {"message": f"no; you sent {headers.get('Authorization')}"}}
-            self.in_flight[name] += 1
             self.bodies.append(body)
         time.sleep(self.delay)
         with self.lock:
-            self.in_flight[name] -= 1
             self.paid[name] += 1
         message = {"role": "assistant", "content": self.answer(body)}
         choice = {"index": 0, "message": message, "finish_reason": self.finish_reason}

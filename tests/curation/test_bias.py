@@ -8,9 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.conftest import write_jsonl
-from tests.curation import biased
-from tests.curation.biased import Record
 
 from burnish.curation import rates
 from burnish.curation.audited import read_audited, to_audited
@@ -19,6 +16,9 @@ from burnish.curation.findings import Audit
 from burnish.curation.flow import Input
 from burnish.curation.rates import Stratum
 from burnish.types import Origin, Rejected
+from tests.conftest import write_jsonl
+from tests.curation import biased
+from tests.curation.biased import Record
 
 PLANTED: dict[str, Callable[[list[Record]], list[Record]]] = {
     "agreement": biased.always_agrees,

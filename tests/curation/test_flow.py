@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import conversation, write_jsonl
 
-from burnish.curation import draft
+from burnish.curation import journal
 from burnish.curation.flow import KEPT, Input, Item, Job, Report, Verdict, read_items, removed, sift
 from burnish.data.ledger import read_ledger
 from burnish.errors import DataError, UsageError
+from tests.conftest import conversation, write_jsonl
 
 
 def odd_rows_go(items: Sequence[Item]) -> list[Verdict]:
@@ -29,7 +29,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def job(raw: Path, name: str = "out.jsonl", **more: Any) -> Job:
-    return Job("filter", (Input(str(raw)),), raw.with_name(name), **more)
+    return Job("filter", (Input(str(raw)),), raw.parent / name, **more)
 
 
 def test_every_row_read_is_kept_removed_or_unreadable_and_stands_in_the_ledger(raw: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_job_that_was_killed_goes_on_and_ends_in_the_same_bytes(
     raw: Path, dies_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = sift(job(raw, "whole.jsonl"), odd_rows_go)
-    monkeypatch.setattr(draft, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(journal, "SAVE_SECONDS", 0.0)
     asked: list[int] = []
 
     def dies(items: Sequence[Item]) -> list[Verdict]:
@@ -91,7 +91,7 @@ def test_a_job_that_was_killed_goes_on_and_ends_in_the_same_bytes(
 
 
 def test_other_settings_or_another_file_start_anew(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draft, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(journal, "SAVE_SECONDS", 0.0)
 
     def leave_a_draft() -> None:
         def dies(items: Sequence[Item]) -> list[Verdict]:

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import write_jsonl
-from tests.curation.stub import Stub, last_said, stub_endpoint
 
 from burnish.curation.answers import AnswerStore, Ask, Prices
 from burnish.curation.endpoint import Endpoint, Manners
@@ -26,6 +24,8 @@ from burnish.curation.writing import write_made
 from burnish.data.reject import ConversionError
 from burnish.errors import DataError
 from burnish.types import Origin, Rejected
+from tests.conftest import write_jsonl
+from tests.curation.stub import Stub, last_said, stub_endpoint
 
 FAST = Manners(concurrency=4, timeout=5.0, retries=2, first_wait=0.001)
 HERE = Origin("prompts.jsonl", 1)
@@ -73,14 +73,15 @@ def test_a_judge_chooses_the_best_and_refuses_below_the_minimum(tmp_path: Path) 
             return f"Fine.\nScore: {4 + last_said(body).count('!')}"
         return "good" + "!" * body["seed"]
 
-    with stub_endpoint(answer) as stub, AnswerStore(tmp_path) as store:
-        with (
-            Endpoint(stub.url, "teacher", store=store, manners=FAST) as teacher,
-            Endpoint(stub.url, "judge", store=store, manners=FAST) as judge,
-        ):
-            best = list(distil([prompt("q")], teacher, Settings(samples=3), grader=JudgeGrader(judge)))
-            strict = Settings(samples=3, minimum=5, keep_all=True)
-            kept = list(distil([prompt("q")], teacher, strict, grader=JudgeGrader(judge)))
+    with (
+        stub_endpoint(answer) as stub,
+        AnswerStore(tmp_path) as store,
+        Endpoint(stub.url, "teacher", store=store, manners=FAST) as teacher,
+        Endpoint(stub.url, "judge", store=store, manners=FAST) as judge,
+    ):
+        best = list(distil([prompt("q")], teacher, Settings(samples=3), grader=JudgeGrader(judge)))
+        strict = Settings(samples=3, minimum=5, keep_all=True)
+        kept = list(distil([prompt("q")], teacher, strict, grader=JudgeGrader(judge)))
     assert [row["messages"][-1]["content"] for row in best[0].rows] == ["good!!"]
     assert best[0].rows[0]["provenance"]["grade"] == 6.0
     assert [row["messages"][-1]["content"] for row in kept[0].rows] == ["good!", "good!!"]
@@ -112,7 +113,8 @@ def test_invented_instructions_are_new_and_the_same_again(tmp_path: Path) -> Non
 
     def answer(body: dict[str, Any]) -> str:
         k = body["seed"] % 10
-        return f"1. Explain to a child how {subjects[k]} work\n2. Seed task number one here\n3. Draw an image of {k}"
+        other = subjects[(k + 1) % 10]
+        return f"1. Compare {subjects[k]} {other}\n2. Seed task number one here\n3. Draw an image of {k}"
 
     seeds = [prompt("Seed task number one here"), prompt("Another seed about cooking rice")]
 
@@ -131,10 +133,13 @@ def test_invented_instructions_are_new_and_the_same_again(tmp_path: Path) -> Non
 
 
 def test_an_inventor_that_brings_nothing_new_comes_to_an_end(tmp_path: Path) -> None:
-    with stub_endpoint(lambda body: "1. Always the very same task") as stub, AnswerStore(tmp_path) as store:
-        with Endpoint(stub.url, "t", store=store, manners=FAST) as teacher:
-            inventor = Inventor(teacher, [prompt("Seed one two three"), prompt("Other seed entirely")])
-            assert len(list(inventor.invent(5))) == 1
+    with (
+        stub_endpoint(lambda body: "1. Always the very same task") as stub,
+        AnswerStore(tmp_path) as store,
+        Endpoint(stub.url, "t", store=store, manners=FAST) as teacher,
+    ):
+        inventor = Inventor(teacher, [prompt("Seed one two three"), prompt("Other seed entirely")])
+        assert len(list(inventor.invent(5))) == 1
     assert inventor.stopped_by == "nothing new"
 
 
@@ -176,7 +181,7 @@ def test_verifiers_and_grades() -> None:
 
 
 def test_likeness_by_index_is_likeness_by_all_pairs() -> None:
-    words = "a b c d e f g h".split()
+    words = list("abcdefgh")
     texts = [" ".join(words[(k * i) % 8] for i in range(1, 6)) for k in range(1, 60)]
     seen, kept = Seen(0.7), []
     for text in texts:
@@ -204,32 +209,27 @@ def wait_for(stub: Stub, answers: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_stopped_and_run_again_pays_for_no_answer_twice(tmp_path: Path, number: int) -> None:
-    """After SIGTERM nothing is asked twice. At SIGKILL what is on its way is lost: that, and no more, is asked again."""
+    """After SIGTERM nothing is asked twice; after SIGKILL what was on its way, and no more."""
     with stub_endpoint(delay=0.01) as stub:
-        allowed: set[str] = set()
         environment = {**os.environ, "OPENAI_API_KEY": "sk-test-0123456789"}
         for stop_at in (15, 40):
             child = subprocess.Popen(
                 synth(stub, tmp_path, 60), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
             wait_for(stub, stop_at)
-            with stub.lock:
-                child.send_signal(number)
-                if number == signal.SIGKILL:
-                    child.wait()
-                    allowed |= {name for name, running in stub.in_flight.items() if running}
+            child.send_signal(number)
             out, _ = child.communicate()
             assert child.returncode != 0, out
         done = subprocess.run(synth(stub, tmp_path, 60), env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     twice = {name for name, count in stub.paid.items() if count > 1}
-    received_but_unread = told["lost_in_flight"]
+    lost = told["lost_in_flight"]
     assert len(stub.paid) == 60 and told["rows"] == 60
     if number == signal.SIGTERM:
-        assert not twice and received_but_unread == 0
+        assert not twice and lost == 0
     else:
-        assert len(twice) <= received_but_unread <= 2 * 3
+        assert len(twice) <= lost <= 2 * 3
     assert not any(b"sk-test" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert "sk-test" not in done.stdout + done.stderr
 
@@ -241,7 +241,8 @@ def test_the_stopped_run_ends_in_the_bytes_of_one_that_was_not(tmp_path: Path) -
         whole = made_by(stub, tmp_path / "a", prompts, settings)
         with AnswerStore(tmp_path / "b", max_cost=1e-3) as store:
             prices = Prices(1.0, 1.0)
-            with Endpoint(stub.url, "teacher", store=store, manners=FAST, prices=prices) as endpoint:
+            slow = Manners(concurrency=1)
+            with Endpoint(stub.url, "teacher", store=store, manners=slow, prices=prices) as endpoint:
                 part = list(distil(prompts, endpoint, settings))
         assert 0 < sum(bool(one.rows) for one in part) < 30 and part[-1].reason == "cost cap"
         again = made_by(stub, tmp_path / "b", prompts, settings)

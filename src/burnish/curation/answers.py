@@ -4,14 +4,11 @@
                     {"key":"9f2c...","text":"Four.","finish_reason":"stop",...}       when its answer is here
                     {"sent":"07aa...","cost":0.0021}  {"failed":"07aa..."}            refused: nothing was paid
 
-One line is one write, so a killed process leaves whole lines and at most one torn one, which is cut off. What was
-sent and has neither answer nor refusal was in flight at a kill: it may have been paid, and counts as paid.
+What was sent and has neither answer nor refusal was in flight at a kill: it may have been paid, and counts as paid.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +20,8 @@ from typing import Any, Protocol, Self
 
 import orjson
 
-from burnish.errors import BurnishError, DataError, UsageError
+from burnish.curation.lines import LineFile, read_lines, spoiled
+from burnish.errors import UsageError
 from burnish.types import Message
 
 ANSWERS = "answers.jsonl"
@@ -123,24 +121,19 @@ class AnswerStore:
     def __init__(self, folder: Path, *, max_cost: float | None = None) -> None:
         self.path = folder / ANSWERS
         self.max_cost = max_cost
-        self.num_lost = 0
         self._answers: dict[str, Reply] = {}
         self._open: Counter[str] = Counter()
         self._costs: dict[str, float] = {}
         self._spent = 0.0
-        self._guard = threading.Lock()
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._file)
-            raise BurnishError(
-                f"{self.path}: another process is writing to it",
-                rule="one process at a time asks into a folder of answers, or both would pay for the same ones",
-                remedy="wait for the other run, or give another folder",
-            ) from error
-        self._read()
+        self._flying = 0
+        self._guard = threading.Condition()
+        self._file = LineFile(self.path)
+        for place, fields in read_lines(self.path):
+            try:
+                self._take(fields)
+            except (TypeError, KeyError, ValueError) as error:
+                raise spoiled(place, error) from error
+        self.num_lost = sum(self._open.values())
 
     def __enter__(self) -> Self:
         return self
@@ -148,8 +141,7 @@ class AnswerStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.fsync(self._file)
-        os.close(self._file)
+        self._file.close()
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -164,25 +156,43 @@ class AnswerStore:
         return self._answers.get(key)
 
     def send(self, key: str, cost: float) -> bool:
-        """Note that a request leaves which may cost so much; false, and nothing noted, where the cap forbids it."""
+        """Note that a request leaves which may cost so much; false, and nothing noted, where the cap forbids it.
+
+        Requests on their way are reckoned at the most they can cost: where they alone stand in the way, they are
+        waited for.
+        """
         with self._guard:
-            if self.max_cost is not None and self._spent + cost > self.max_cost:
-                return False
+            while self.max_cost is not None and self._spent + cost > self.max_cost:
+                if not self._flying:
+                    return False
+                self._guard.wait()
             self._take_sent(key, cost)
-            self._write({"sent": key, "cost": cost})
+            self._file.append({"sent": key, "cost": cost})
+            self._flying += 1
             return True
 
     def failed(self, key: str) -> None:
         """Note that a request was refused, so that nothing was paid."""
         with self._guard:
             self._take_failed(key)
-            self._write({"failed": key})
+            self._file.append({"failed": key})
+            self._land()
+
+    def doubtful(self) -> None:
+        """Note that a request was given up, and may have been paid: it stays counted at the most it can cost."""
+        with self._guard:
+            self._land()
 
     def put(self, reply: Reply) -> None:
         """Keep an answer."""
         with self._guard:
             self._take_answer(reply)
-            self._write(asdict(reply))
+            self._file.append(asdict(reply))
+            self._land()
+
+    def _land(self) -> None:
+        self._flying = max(0, self._flying - 1)
+        self._guard.notify_all()
 
     def _take_sent(self, key: str, cost: float) -> None:
         self._open[key] += 1
@@ -199,31 +209,14 @@ class AnswerStore:
         self._spent += reply.cost
         self._answers[reply.key] = reply
 
-    def _write(self, fields: dict[str, Any]) -> None:
-        os.write(self._file, orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
-
-    def _read(self) -> None:
-        """Take over what earlier runs kept; a torn last line is cut off."""
-        data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            os.ftruncate(self._file, whole)
-        for number, line in enumerate(data[:whole].split(b"\n")[:-1], start=1):
-            try:
-                fields = orjson.loads(line)
-                if "sent" in fields:
-                    self._take_sent(fields["sent"], float(fields["cost"]))
-                elif "failed" in fields:
-                    self._take_failed(fields["failed"])
-                else:
-                    self._take_answer(Reply(**fields))
-            except (orjson.JSONDecodeError, TypeError, KeyError, ValueError) as error:
-                raise DataError(
-                    f"{self.path}:{number}: {error}",
-                    rule="a folder of answers holds what burnish wrote there, line by line",
-                    remedy="remove that line; the other answers stay kept",
-                ) from error
-        self.num_lost = sum(self._open.values())
+    def _take(self, fields: dict[str, Any]) -> None:
+        """Take over a line of an earlier run."""
+        if "sent" in fields:
+            self._take_sent(fields["sent"], float(fields["cost"]))
+        elif "failed" in fields:
+            self._take_failed(fields["failed"])
+        else:
+            self._take_answer(Reply(**fields))
 
 
 def require_prices(max_cost: float | None, prices: Prices) -> None:

@@ -4,7 +4,7 @@
     position      option A taken, B taken, ...                       against 1 in k, row by row
     length        the longest option taken, the longer rival chosen  against 1 in k, 1 in 2
     first word    yes, or no, to plain questions                     against one half; with a baseline set: any word
-    refusal       refusals where a keyword stands in the prompt      against other prompts of the same source
+    refusal       refusals where a keyword stands in the prompt      against other prompts of its source and kind
     hedge         hedges where a keyword stands                      the same
     language      answers in another language than the prompt's      against the prompts in other languages
 

@@ -147,8 +147,10 @@ class Endpoint:
                 headers={"Idempotency-Key": key},
             )
         except httpx.TransportError as error:
-            if isinstance(error, httpx.ConnectError):
-                self.store.failed(key)  # nothing left this machine; any other failure may have been paid
+            if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                self.store.failed(key)  # nothing left this machine
+            else:
+                self.store.doubtful()
             return self._clean(f"{type(error).__name__}: {error}")
 
     def _received(self, response: httpx.Response, ask: Ask, key: str) -> Reply:
@@ -161,6 +163,7 @@ class Endpoint:
             prompt = int(usage.get("prompt_tokens", ask.most_prompt_tokens))
             completion = int(usage.get("completion_tokens", ask.max_tokens))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            self.store.doubtful()
             raise self._unusable(self._clean(f"{error!r} in {response.text[:300]}")) from None
         reply = Reply(
             key=key,

@@ -19,10 +19,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from burnish.curation.draft import Draft
+from burnish.curation.draft import Draft, stamps_of
 from burnish.curation.spread import spread
 from burnish.data.ledger import Action, Entry
-from burnish.data.read import read_records
+from burnish.data.read import inspect_source, read_records
 from burnish.data.reject import Record
 from burnish.data.split import content_key
 from burnish.errors import DataError, UsageError
@@ -60,12 +60,16 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a row: kept or not, why, and `record` where something else is written in its place."""
+    """What becomes of a row: kept or not, why, and `record` where something else is written in its place.
+
+    `copies` is how often it is written, for mixtures that repeat.
+    """
 
     keep: bool
     reason: str = ""
     detail: str = ""
     record: Record | None = None
+    copies: int = 1
 
 
 KEPT = Verdict(keep=True)
@@ -106,6 +110,7 @@ class Report:
     ledger: str
     read: int = 0
     kept: int = 0
+    written: int = 0
     removed: Counter[str] = field(default_factory=Counter)
     unreadable: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
@@ -160,8 +165,8 @@ def sift(
     """Write the rows that the judge keeps, and the ledger; with `processes` > 1 the judge is pickled to children."""
     report = Report(str(job.out), str(job.ledger_path))
     started = time.monotonic()
+    as_messages = job.as_messages or len(formats_of(job.inputs)) > 1
     with Draft(job.out, job.ledger_path, key=job_key(job), overwrite=job.overwrite) as draft:
-        as_messages = job.as_messages or len({source_format(source) for source in job.inputs}) > 1
         _restore(report, draft.state)
         stream = chunks(islice(read_items(job.inputs), report.read, None))
         for chunk, verdicts in spread(_Asked(judge), stream, processes=processes):
@@ -176,17 +181,21 @@ def sift(
     return report
 
 
-def source_format(source: Input) -> str:
-    """The format of an input, from its first rows."""
-    from burnish.data.read import inspect_source
-
-    return inspect_source(source).format
+def formats_of(inputs: Iterable[Input]) -> set[str]:
+    """The formats of the inputs, from their first rows; documents and conversations together are refused."""
+    found = {source.path: inspect_source(source).format for source in inputs}
+    formats = set(found.values())
+    if len(formats) > 1 and formats & {"text", "prompt-completion"}:
+        raise DataError(
+            ", ".join(f"{path}: {format}" for path, format in found.items()),
+            rule="one file has one format; plain text and conversations have none in common",
+            remedy="write one file for each, and name both under `datasets`",
+        )
+    return formats
 
 
 def job_key(job: Job) -> dict[str, Any]:
     """All that decides the bytes of the output: the same key goes on with a draft, another starts anew."""
-    from burnish.curation.draft import stamps_of
-
     sources = [{**asdict(source), "files": stamps_of(source.path)} for source in job.inputs]
     return {
         "verb": job.verb,
@@ -234,10 +243,13 @@ def _enter(
             continue
         report.kept += 1
         action: Action = "kept"
-        if verdict.record is not None:
+        if verdict.record is not None and verdict.reason:
             action = "changed"
             report.changed[verdict.reason] += 1
-        draft.write(verdict.record or (to_record(item.row.content) if as_messages else item.record))
+        record = verdict.record or (to_record(item.row.content) if as_messages else item.record)
+        report.written += verdict.copies
+        for _ in range(verdict.copies):
+            draft.write(record)
         draft.enter(_entry(item.row, action, verdict.reason, verdict.detail))
 
 
@@ -245,7 +257,7 @@ def _entry(row: Row | Rejected, action: Action, reason: str, detail: str) -> Ent
     return Entry(row.index, row.origin.file, row.origin.line, action, reason, None, detail)
 
 
-COUNTS = ("read", "kept", "removed", "unreadable", "changed")
+COUNTS = ("read", "kept", "written", "removed", "unreadable", "changed")
 
 
 def _state(report: Report) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Words of prompts after which answers refuse, or hedge, more than after other prompts of the same source."""
+"""Words of prompts after which answers refuse, or hedge, more than after other prompts of its source and kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from burnish.curation.findings import LEVEL, Audited, Finding, adjusted_to, plac
 from burnish.curation.rates import Stratum, excess_p, least_p, matched_share, num_testable
 
 FEWEST_ROWS = 5
-FEWEST_CONTROLS = 20
 MOST_KEYWORDS = 10
 
 
@@ -49,35 +48,37 @@ def further_keywords(
 
 
 def _keyword_tables(rows: Sequence[Audited], happened: Sequence[bool]) -> dict[str, list[Stratum]]:
-    """For each word of the prompts, hits and rows with and without it, source by source."""
-    with_word: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    hit_word: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    """For each word of the prompts, hits and rows with and without it, among prompts of one source and kind."""
+    with_word: defaultdict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+    hit_word: defaultdict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+    total: Counter[tuple[str, str]] = Counter()
+    hits: Counter[tuple[str, str]] = Counter()
     for row, hit in zip(rows, happened, strict=True):
+        stratum = row.source, _kind(row)
+        total[stratum] += 1
+        hits[stratum] += hit
         for word in tells.keywords(row.prompt):
-            with_word[word][row.source] += 1
-            if hit:
-                hit_word[word][row.source] += 1
-    total = Counter(row.source for row in rows)
-    hits = Counter(row.source for row, hit in zip(rows, happened, strict=True) if hit)
+            with_word[word][stratum] += 1
+            hit_word[word][stratum] += hit
     tables = {}
     for word, counts in with_word.items():
-        if counts.total() >= FEWEST_ROWS and hits:
-            found = hit_word.get(word, Counter())
-            strata = [Stratum(found[s], n, hits[s] - found[s], total[s] - n) for s, n in counts.items()]
-            tables[word] = (
-                strata
-                if sum(s.others for s in strata) >= FEWEST_CONTROLS
-                else [
-                    # a source in which every prompt has the word is held against the other sources
-                    Stratum(
-                        found.total(),
-                        counts.total(),
-                        hits.total() - found.total(),
-                        len(rows) - counts.total(),
-                    )
-                ]
-            )
+        found = hit_word[word]
+        strata = [Stratum(found[s], n, hits[s] - found[s], total[s] - n) for s, n in counts.items()]
+        strata = [stratum for stratum in strata if stratum.others]
+        if hits.total() and sum(stratum.rows for stratum in strata) >= FEWEST_ROWS:
+            tables[word] = strata
     return tables
+
+
+def _kind(row: Audited) -> str:
+    """Prompts that want one of a few answers are refused less than others, whatever their words."""
+    if row.rival is not None:
+        return "pair"
+    if row.offered:
+        return "options"
+    if tells.states_view(row.prompt):
+        return "view"
+    return "closed" if tells.is_closed(row.prompt) else "open"
 
 
 def _keyword_finding(

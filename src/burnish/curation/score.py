@@ -7,18 +7,15 @@ A scorer is asked once per content; what lies there already is not computed, and
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-import orjson
-
 from burnish.curation.answers import NoReply, Reply, Teacher
 from burnish.curation.flow import Item
+from burnish.curation.lines import LineFile, read_lines, spoiled
 from burnish.curation.verdicts import grade, judge_ask
 from burnish.errors import DataError, UsageError
 from burnish.types import Completion, Content, Conversation, Message
@@ -56,25 +53,8 @@ class ScoreFile:
     """The side file, open in one process; used as a context manager."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._known: set[tuple[str, str]] = set()
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._file)
-            raise UsageError(
-                f"{path}: another process is scoring into it",
-                rule="one process writes one file of scores",
-                remedy="wait for it, or name another file with --scores",
-            ) from error
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            os.ftruncate(self._file, whole)  # the line that a killed process was writing
-        for line in _lines(path, data[:whole]):
-            self._known.add((line["scorer"], line["key"]))
+        self._file = LineFile(path)
+        self._known = {(line["scorer"], line["key"]) for line in _scores(path)}
 
     def __enter__(self) -> Self:
         return self
@@ -82,8 +62,7 @@ class ScoreFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.fsync(self._file)
-        os.close(self._file)
+        self._file.close()
 
     def has(self, scorer: str, key: str) -> bool:
         """Whether a row has been scored by it."""
@@ -91,8 +70,7 @@ class ScoreFile:
 
     def put(self, scorer: str, key: str, values: Values) -> None:
         """Keep a row's numbers."""
-        line = {"key": key, "scorer": scorer, "values": values}
-        os.write(self._file, orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        self._file.append({"key": key, "scorer": scorer, "values": values})
         self._known.add((scorer, key))
 
 
@@ -133,16 +111,15 @@ def score_items(
 
 def read_scores(path: Path, name: str) -> dict[str, float]:
     """The numbers called `name`, by row key; `SCORER/name` where several scorers have one of that name."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
+    if not path.is_file():
         raise DataError(
-            f"{path}: {error.strerror}", rule="--scores names a file that `burnish data score` wrote",
+            f"{path}: no such file",
+            rule="--scores names a file that `burnish data score` wrote",
             remedy="burnish data score DATA --scores FILE",
-        ) from error  # fmt: skip
+        )
     found: dict[str, dict[str, float]] = {}
     known: set[str] = set()
-    for line in _lines(path, data):
+    for line in _scores(path):
         for value_name, value in line["values"].items():
             known.add(value_name)
             if name in (value_name, f"{line['scorer']}/{value_name}") and value is not None:
@@ -204,17 +181,9 @@ class JudgeScorer:
         return scores
 
 
-def _lines(path: Path, data: bytes) -> list[dict[str, Any]]:
-    lines = []
-    for number, line in enumerate(data.split(b"\n"), start=1):
-        if not line:
-            continue
+def _scores(path: Path) -> Iterator[dict[str, Any]]:
+    for place, fields in read_lines(path):
         try:
-            fields = orjson.loads(line)
-            lines.append({name: fields[name] for name in ("key", "scorer", "values")})
-        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path}:{number}: {error}", rule="a file of scores has key, scorer and values on each line",
-                remedy="remove that line, or name another file with --scores",
-            ) from error  # fmt: skip
-    return lines
+            yield {name: fields[name] for name in ("key", "scorer", "values")}
+        except KeyError as error:
+            raise spoiled(place, error) from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from burnish.curation.draft import Draft
+from burnish.curation.draft import Draft, require_writable
 from burnish.curation.synth import Made
 from burnish.data.ledger import Entry
 from burnish.data.split import content_key, hold_out
@@ -48,6 +48,9 @@ def write_made(
     written = Written(str(out))
     ledger = out.with_name(f"{out.name}.ledger.jsonl")
     held_file = out.with_name(f"{out.stem}.heldout{out.suffix}")
+    held_ledger = held_file.with_name(f"{held_file.name}.ledger.jsonl")
+    if val_size:  # before anything is asked, and paid for
+        require_writable(held_file, held_ledger, overwrite=overwrite)
     seen: set[bytes] = set()
     kept: list[Row] = []
     records: list[dict[str, Any]] = []
@@ -81,7 +84,6 @@ def write_made(
         held = {row.index for row in held_out}
         if held:
             key = {**key, "held_out": True}
-            held_ledger = held_file.with_name(f"{held_file.name}.ledger.jsonl")
             with Draft(held_file, held_ledger, key=key, overwrite=overwrite) as second:
                 for row in held_out:
                     second.write(records[row.index])

@@ -78,6 +78,11 @@ def inspect_source(source: Source) -> Detection:
     return _open_source(source, MAX_LINE_BYTES)[0]
 
 
+def raw_records(source: Source) -> Iterator[Placed]:
+    """Every record with its file and line, of any columns: for files that are read and not trained on."""
+    return _records(source, MAX_LINE_BYTES)
+
+
 def _rows(
     stream: Iterator[Placed], source: Source, format: str, *, source_index: int, first_index: int
 ) -> Iterator[tuple[Row | Rejected, Record]]:
