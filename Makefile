@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PEERS ?= benchmarks/.venv-peers
 BENCH := $(BIN)/python benchmarks/run.py --peers $(PEERS)/bin/python
 
-.PHONY: demo test test-slow check bench bench-long bench-135m bench-memory bench-tune bench-step bench-gpu \
+.PHONY: demo test test-slow check bench bench-long bench-135m bench-memory bench-tune bench-step bench-gpu bench-weights \
 	marble thesis docs preview clean
 
 demo: $(VENV)/.ready
@@ -46,6 +46,10 @@ bench-tune: $(VENV)/.ready $(PEERS)/.ready
 # one step against a padded loop, without the peers
 bench-step: $(VENV)/.ready
 	$(BIN)/python benchmarks/step.py
+
+# every method at equal tuning effort: docs/weights.md; hours, in pieces: --budget SECONDS
+bench-weights: $(VENV)/.ready
+	$(BIN)/python benchmarks/weights.py
 
 bench-gpu: $(VENV)/.ready
 	$(BIN)/python benchmarks/gpu/train_8b.py

@@ -79,12 +79,20 @@ def tokenizer() -> transformers.PreTrainedTokenizerFast:
 
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+WIDE = {  # rows of whole blocks of 64 weights, as 4 bits need them
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 GROUPED = {**SMALL, "num_key_value_heads": 2}
 FAMILIES: dict[str, Callable[..., transformers.PreTrainedConfig]] = {
     "llama": lambda **ids: transformers.LlamaConfig(**GROUPED, **ids, tie_word_embeddings=True),
     "qwen2": lambda **ids: transformers.Qwen2Config(**GROUPED, **ids),
     "gemma2": lambda **ids: transformers.Gemma2Config(**GROUPED, **ids, head_dim=8, sliding_window=16),
     "gpt_neox": lambda **ids: transformers.GPTNeoXConfig(**SMALL, **ids),
+    "wide": lambda **ids: transformers.LlamaConfig(**WIDE, **ids, tie_word_embeddings=True),
     "gpt2": lambda **ids: transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, **ids),
 }
 

@@ -15,7 +15,8 @@ FLOORS = (  # from the roof down; folders of one floor do not import each other
     {"experiments"},
     {"evaluation"},
     {"training", "preference"},
-    {"models", "adapters", "optim", "checkpoint", "parallel"},
+    {"models", "optim", "checkpoint", "parallel"},
+    {"adapters"},  # a model that is loaded may bring an adapter
     {"losses", "marble"},  # the forward pass grades, and models know where the embedded weights lie
     {"curation"},  # reads rows as training does
     {"data"},

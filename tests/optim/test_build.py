@@ -33,7 +33,9 @@ def take_steps(net: nn.Module, optimizer: Optimizer, count: int) -> float:
     return float(loss)
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd", "adafactor", "muon"])
+@pytest.mark.parametrize(
+    "name", ["adamw", "sgd", "adafactor", "muon", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"]
+)
 def test_every_optimizer_learns_and_goes_on_from_its_saved_state_bit_for_bit(name: str) -> None:
     straight = model()
     optimizer = build(straight, name)
@@ -48,6 +50,25 @@ def test_every_optimizer_learns_and_goes_on_from_its_saved_state_bit_for_bit(nam
     take_steps(net, second, 18)
     for key, value in straight.state_dict().items():
         assert torch.equal(value, net.state_dict()[key]), key
+
+
+def test_moments_in_8_bits_take_a_quarter_and_move_a_matrix_much_as_whole_ones_do() -> None:
+    torch.manual_seed(0)
+    start, gradients = torch.randn(128, 64), [torch.randn(128, 64) for _ in range(10)]
+    moved, held = {}, {}
+    for name in ("adamw", "adamw_8bit"):
+        net = nn.Linear(64, 128, bias=False)
+        net.weight.data.copy_(start)
+        optimizer = Optimizer(
+            dict(net.named_parameters()), name=name, weight_decay=0.1, embeddings=frozenset()
+        )
+        for gradient in gradients:
+            net.weight.grad = gradient.clone()
+            optimizer.step(1e-2)
+        moved[name] = net.weight.detach() - start
+        held[name] = sum(value.nbytes for value in optimizer.state().values())
+    assert held["adamw_8bit"] < 0.27 * held["adamw"]
+    assert (moved["adamw_8bit"] - moved["adamw"]).norm() < 0.05 * moved["adamw"].norm()
 
 
 def test_vectors_do_not_decay_and_matrices_do() -> None:

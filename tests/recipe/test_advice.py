@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from burnish.recipe.advice import advise
+from burnish.recipe.choices import Adapter
 from burnish.recipe.schema import Recipe
 
 
@@ -15,7 +16,7 @@ def keys(num_rows: int | None = 1000, num_parameters: int | None = None, **value
     return [finding.key for finding in advise(recipe, num_rows, num_parameters=num_parameters)]
 
 
-@pytest.mark.parametrize("adapter", ["full", "lora"])
+@pytest.mark.parametrize("adapter", list(Adapter))
 def test_the_defaults_need_no_advice(adapter: str) -> None:
     assert keys(adapter=adapter) == []
 
@@ -31,6 +32,11 @@ def test_the_defaults_need_no_advice(adapter: str) -> None:
         ({"val_set_size": 0, "eval_steps": 5}, "eval_steps"),
         ({"adapter": "lora", "lora_alpha": 1000}, "lora_alpha"),
         ({"lora_r": 8}, "lora_r"),
+        ({"adapter": "lora", "freeze": ["embed"]}, "freeze"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"adapter": "bottleneck", "lora_r": 8}, "lora_r"),
+        ({"adapter": "lora", "bottleneck_size": 8}, "bottleneck_size"),
+        ({"adapter": "lora_xs", "lora_plus_ratio": 16}, "lora_plus_ratio"),
         ({"max_length": 64}, "max_length"),
         ({"num_rows": 60}, "datasets"),
         ({"num_rows": 20}, "global_batch_size"),

@@ -129,7 +129,7 @@ def test_an_unknown_key_of_a_dataset_is_found_on_its_own_line(load: Load) -> Non
         ("num_epochs: 2.5", "train.yaml:3: num_epochs: 2.5", "a whole number at least 1"),
         ("num_epochs: true", "num_epochs: True", "true and false are for switches"),
         ("max_length: long", "max_length: 'long'", "a whole number at least 2"),
-        ("adapter: dora", "adapter: 'dora'", "one of full, lora"),
+        ("adapter: dorra", "adapter: 'dorra'", "one of full, lora"),
         ("val_set_size: 1.0", "val_set_size: 1.0", "a value below 1 is a share"),
         ("val_set_size: -1", "val_set_size: -1", "at least 0 and below 1"),
         ("learning_rate: .nan", "learning_rate: nan", "a number above 0"),
@@ -156,9 +156,15 @@ def test_a_wrong_value_is_shown_with_its_line_and_the_rule(
     assert rule in error.rule
 
 
-def test_a_planned_adapter_is_told_from_a_typo(load: Load) -> None:
-    assert "planned and not in this release" in refusal(load, "adapter: qlora").remedy
-    assert "planned" not in refusal(load, "adapter: lorra").remedy
+def test_an_adapter_that_is_none_is_told_those_there_are(load: Load) -> None:
+    assert "bottleneck" in refusal(load, "adapter: lorra").rule
+
+
+@pytest.mark.parametrize(
+    ("adapter", "alpha"), [("lora", 8.0), ("rslora", 8.0), ("pissa", 4.0), ("lora_xs", 4.0)]
+)
+def test_alpha_follows_the_rank_as_each_method_has_it(load: Load, adapter: str, alpha: float) -> None:
+    assert load(f"adapter: {adapter}\nlora_r: 4").recipe.lora_alpha == alpha
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from burnish.training.forecast import (
     on_accelerator,
     operations,
     what_to_change,
+    with_checkpointing,
 )
 
 LLAMA_70B = {
@@ -103,3 +104,21 @@ def test_checkpointing_keeps_one_number_of_a_layer_where_it_kept_all(seventy: st
     usual = memory_of(asked(), anatomy, trained=0, pack_tokens=4096)
     less = memory_of(asked(gradient_checkpointing=True), anatomy, trained=0, pack_tokens=4096)
     assert less.activations < 0.15 * usual.activations
+
+
+def test_auto_recomputes_where_a_step_that_keeps_all_does_not_fit_and_what_is_said_is_left(
+    seventy: str,
+) -> None:
+    anatomy = anatomy_of(seventy)
+
+    def decided(room: float, **keys: object) -> object:
+        return with_checkpointing(
+            asked(**keys), anatomy, trained=0, pack_tokens=4096, room=room
+        ).gradient_checkpointing
+
+    needed = memory_of(asked(), anatomy, trained=0, pack_tokens=4096).total
+    assert asked().gradient_checkpointing == "auto"
+    assert decided(0.99 * needed) is True
+    assert decided(1.01 * needed) is False
+    assert decided(0.1 * needed, gradient_checkpointing=False) is False
+    assert decided(9.9 * needed, gradient_checkpointing=True) is True

@@ -35,7 +35,7 @@ def _byte_letters() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(0x100 + at): byte for at, byte in enumerate(others)}
 
 
-_BYTE_OF = _byte_letters()
+BYTE_OF = _byte_letters()
 
 
 def any_of(strings: Iterable[str]) -> re.Pattern[str]:
@@ -182,7 +182,7 @@ class SegmentTokenizer:
         piece = self._backend.id_to_token(index) or ""
         if piece.startswith("<0x"):
             return f"‹{piece[3:-1]}›"
-        known = [_BYTE_OF[letter] for letter in piece if letter in _BYTE_OF]
+        known = [BYTE_OF[letter] for letter in piece if letter in BYTE_OF]
         return f"‹{bytes(known).hex(' ').upper()}›" if len(known) == len(piece) else piece
 
     def _split(self, text: str) -> list[str]:
@@ -245,7 +245,7 @@ class _GuardedBackend:
 def _spells_every_byte(backend: Tokenizer) -> bool:
     """Whether any text at all has ids: a byte-level vocabulary, or one with a token for each of the 256 bytes."""
     words = backend.get_vocab(with_added_tokens=False)
-    return all(letter in words for letter in _BYTE_OF) or all(
+    return all(letter in words for letter in BYTE_OF) or all(
         f"<0x{byte:02X}>" in words for byte in range(256)
     )
 

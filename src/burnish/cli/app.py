@@ -52,6 +52,11 @@ VERBS = {
         "Judge", "Blind pairs for people or judges: vote, count, export; how many prompts are needed."
     ),
     "chat": Verb("Use", "Ask a run, a model directory or a hub model."),
+    "export": Verb(
+        "Use",
+        "Take a finished run elsewhere, proved to be what was trained: hf, adapter, vllm, gguf, ollama.",
+    ),
+    "serve": Verb("Use", "Serve runs and models with OpenAI's API, on this machine."),
 }
 
 

@@ -11,7 +11,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from burnish.training.events import Encoding, Evaluated, Event, Ready, Sampled, Saved, Stepped, Stopped
+from burnish.training.events import (
+    Audited,
+    Encoding,
+    Evaluated,
+    Event,
+    Ready,
+    Sampled,
+    Saved,
+    Stepped,
+    Stopped,
+)
 
 QUIET_SECONDS = 10.0
 """Where there is no terminal to redraw, a step is printed at most this often."""
@@ -57,6 +67,8 @@ class TrainingDisplay:
                 self._ready(event)
             case Stepped():
                 self._stepped(event)
+            case Audited():
+                self._say(f"  [dim]audit: {escape(event.found)}[/]")
             case Evaluated():
                 mark = " [green]best[/]" if event.best else ""
                 self._say(
@@ -81,6 +93,8 @@ class TrainingDisplay:
             f"  {event.rows:,} rows to train on, {event.held_out_rows:,} held out; {event.num_steps:,} updates of "
             f"{event.trainable:,} parameters ({share:.2%} of {event.parameters:,})"
         )
+        if event.adapted:
+            self._say(f"  adapter on {escape(event.adapted)}")
         for note in event.notes:
             self._say(f"  [yellow]note[/] {escape(note)}")
         self._live.update(self._task, total=event.num_steps, completed=event.start_step)

@@ -11,6 +11,8 @@ from rich.console import Console
 from burnish.cli.output import Output
 from burnish.cli.progress import TrainingDisplay
 from burnish.recipe.load import load_recipe
+from burnish.training.merge import Drift
+from burnish.training.reckoning import in_words
 from burnish.training.run import RunResult, train
 
 RecipePath = Annotated[Path, typer.Argument(help="A YAML recipe.", metavar="RECIPE")]
@@ -38,6 +40,10 @@ def report(result: RunResult, output: Output) -> None:
     output.say(f"  rows: {rows['read']} read, {rows['used']} used; dropped: {dropped}")
     if result.eval_loss is not None and result.best_eval_loss is not None:
         output.say(f"  held-out loss: {result.eval_loss:.4f}, best {result.best_eval_loss:.4f}")
+    for entry in result.merge or []:
+        output.say(f"  {Drift(**entry)}")
+    if result.reckoning is not None:
+        output.say(f"  {in_words(result.reckoning)}")
     if result.stopped_by == "interrupted":
         output.say(f"  go on:   burnish resume {result.run}")
         return

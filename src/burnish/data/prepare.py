@@ -152,7 +152,7 @@ def _encode_all(
 def _fitted(encoded: EncodedRow, recipe: Recipe, ledger: Ledger) -> list[Example]:
     if isinstance(encoded.row.content, Document):
         return [part for view in encoded.views for part in windows(view, recipe.max_length)]
-    return _fit(encoded.row, encoded.views, recipe, ledger)
+    return [fitted for fitted, _ in fit(encoded.row, encoded.views, recipe, ledger)]
 
 
 def windows(view: Example, length: int) -> list[Example]:
@@ -174,12 +174,13 @@ def windows(view: Example, length: int) -> list[Example]:
     ]
 
 
-def _fit(row: Row, views: Sequence[Example], recipe: Recipe, ledger: Ledger) -> list[Example]:
-    """The views that are kept within `max_length`; empty if the row is dropped. What is lost is entered."""
-    if all(len(view) <= recipe.max_length and any(view.weights) for view in views):
-        return list(views)
+def fit(row: Row, views: Sequence[Example], recipe: Recipe, ledger: Ledger) -> list[tuple[Example, Example]]:
+    """The views that are kept within `max_length`, each with the one it was cut from; empty if the row is dropped.
+
+    What is lost is entered in the ledger.
+    """
     kept = _within_length(row, views, recipe)
-    lost = _graded(views) - _graded(kept)
+    lost = _graded(views) - _graded([fitted for fitted, _ in kept])
     longest = max(map(len, views))
     reason = "too long" if longest > recipe.max_length else "nothing graded"
     if not kept:
@@ -189,7 +190,7 @@ def _fit(row: Row, views: Sequence[Example], recipe: Recipe, ledger: Ledger) -> 
     return kept
 
 
-def _within_length(row: Row, views: Sequence[Example], recipe: Recipe) -> list[Example]:
+def _within_length(row: Row, views: Sequence[Example], recipe: Recipe) -> list[tuple[Example, Example]]:
     """Views of at most `max_length` tokens with something graded, cut where the recipe says so."""
     longest = max(map(len, views))
     if longest > recipe.max_length and recipe.on_too_long == TooLong.ERROR:
@@ -198,10 +199,14 @@ def _within_length(row: Row, views: Sequence[Example], recipe: Recipe) -> list[E
             rule="on_too_long: error stops at the first row that is longer than max_length",
             remedy="raise max_length, or say on_too_long: drop or cut_answer",
         )
-    if recipe.on_too_long == TooLong.CUT_ANSWER:
-        cut = [cut_answer(view, recipe.max_length) for view in views]
-        return [view for view in cut if view is not None and view.num_graded]
-    return [view for view in views if len(view) <= recipe.max_length and view.num_graded]
+    cuts = recipe.on_too_long == TooLong.CUT_ANSWER
+    kept = []
+    for view in views:
+        short = len(view) <= recipe.max_length
+        fitted = view if short else cut_answer(view, recipe.max_length) if cuts else None
+        if fitted is not None and any(fitted.weights):
+            kept.append((fitted, view))
+    return kept
 
 
 def _graded(views: Sequence[Example]) -> int:

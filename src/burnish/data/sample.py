@@ -14,10 +14,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from burnish.chat.encode import cut_answer
 from burnish.chat.refusal import RowRefused
 from burnish.data.ledger import Ledger
-from burnish.data.prepare import CHANGES, windows
+from burnish.data.prepare import CHANGES, fit, windows
 from burnish.data.read import read_source
 from burnish.data.split import drop_duplicates
 from burnish.errors import UsageError
@@ -87,24 +86,9 @@ def fit_row(row: Row, encoder: Encodes, recipe: Recipe, ledger: Ledger) -> list[
             for view in views
             for number, window in enumerate(windows(view, length))
         ]
-    return _fit(row, views, recipe, ledger)
-
-
-def _fit(row: Row, views: list[Example], recipe: Recipe, ledger: Ledger) -> list[Part]:
-    longest = max(map(len, views))
-    cuts = recipe.on_too_long == TooLong.CUT_ANSWER
-    parts: list[Part] = []
-    for view in views:
-        fitted = cut_answer(view, recipe.max_length) if cuts or len(view) <= recipe.max_length else None
-        if fitted is not None and fitted.num_graded:
-            parts.append(Part(fitted, view))
-    lost = sum(view.num_graded for view in views) - sum(part.example.num_graded for part in parts)
-    reason = "too long" if longest > recipe.max_length else "nothing graded"
-    if not parts:
-        ledger.drop(row, reason=reason, graded_tokens_lost=lost, detail=f"{longest} tokens")
-    elif lost:
-        ledger.cut(row, reason=reason, graded_tokens_lost=lost, detail=f"{longest} tokens")
-    return parts
+    if recipe.on_too_long == TooLong.ERROR:  # where training stops, looking goes on
+        recipe = recipe.model_copy(update={"on_too_long": TooLong.DROP})
+    return [Part(fitted, view) for fitted, view in fit(row, views, recipe, ledger)]
 
 
 def _usable(recipe: Recipe, ledger: Ledger, missing: set[str]) -> Iterator[Row]:

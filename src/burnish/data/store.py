@@ -95,6 +95,11 @@ class EncodedRows(Sequence[tuple[Example, ...]]):
         """The tokens of each view."""
         return np.diff(self.columns["view_ends"], prepend=0)
 
+    @property
+    def row_lengths(self) -> Array:
+        """The tokens of each row, those of all its views together."""
+        return np.diff(self.columns["view_ends"][self.columns["row_ends"] - 1], prepend=0)
+
     def views(self) -> Iterator[Example]:
         """All sequences, in order."""
         return map(self.view, range(self.num_views))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from burnish.errors import DataError
 from burnish.models.locate import locate
@@ -39,20 +39,34 @@ class Anatomy:
         pairs += 3 * (self.hidden + self.intermediate)
         return rank * self.layers * pairs
 
+    def core_parameters(self, rank: int) -> int:
+        """About how many parameters LoRA-XS has: a core for each of a layer's seven matrices."""
+        return 7 * rank * rank * self.layers
 
-def anatomy_of(name: str) -> Anatomy:
-    """The anatomy of a model directory or hub id; no weight is read or allocated."""
+    def bottleneck_parameters(self, size: int) -> int:
+        """About how many parameters bottlenecks have, two in a layer: down, up and their biases."""
+        return 2 * self.layers * (2 * self.hidden * size + self.hidden + size)
+
+
+def empty_model(name: str) -> PreTrainedModel:
+    """The model of a directory or hub id on torch's meta device: no weight is read or allocated."""
     try:
         config = AutoConfig.from_pretrained(locate(name), local_files_only=True)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     except (ValueError, KeyError, OSError) as error:
         raise DataError(
             f"model {name!r}: {error}",
             rule="a model directory has a config.json of a causal language model that transformers knows",
             remedy="check the directory; `burnish doctor` prints the installed versions",
         ) from error
-    text = config.get_text_config()
+    return model
+
+
+def anatomy_of(name: str) -> Anatomy:
+    """The anatomy of a model directory or hub id, from its config."""
+    model = empty_model(name)
+    text = model.config.get_text_config()
     heads = int(text.num_attention_heads)
     width = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
     tables = {id(model.get_input_embeddings().weight)}

@@ -13,6 +13,8 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from burnish.adapters.bottleneck import JSON as BOTTLENECK_JSON
+from burnish.adapters.bottleneck import load_bottleneck
 from burnish.errors import DataError, UsageError
 from burnish.models.generate import generate
 from burnish.models.load import add_token_rows, default_device, load_model, stop_ids_of
@@ -84,8 +86,11 @@ def load_assistant(
     place = finished(name)
     tokenizer = load_chat_tokenizer(_tokenizer_place(place, adapter), chat_template=chat_template, chat=False)
     model = load_model(place, dtype=dtype)
+    beside = Path(place)
     if adapter is not None:
         model = _with_adapter(model, tokenizer, adapter)
+    elif (beside / BOTTLENECK_JSON).is_file():
+        model = load_bottleneck(model, beside)
     stops = tuple(dict.fromkeys([*stop_ids_of(model, tokenizer.tokenizer), *tokenizer.stop_ids]))
     return Assistant(name, model.to(default_device()).eval(), tokenizer, stops)
 
@@ -111,14 +116,17 @@ def _tokenizer_place(model: str, adapter: str | None) -> str:
     return model
 
 
-def _with_adapter(model: PreTrainedModel, tokenizer: ChatTokenizer, adapter: str) -> PeftModel:
+def _with_adapter(
+    model: PreTrainedModel, tokenizer: ChatTokenizer, adapter: str
+) -> PreTrainedModel | PeftModel:
     directory = locate(adapter)
-    if not (directory / "adapter_config.json").is_file():
+    is_bottleneck = (directory / BOTTLENECK_JSON).is_file()
+    if not is_bottleneck and not (directory / "adapter_config.json").is_file():
         raise DataError(
             f"{directory}: no adapter_config.json",
-            rule="an adapter is a directory in PEFT's format",
+            rule="an adapter is a directory in PEFT's format, or burnish's own for a bottleneck",
             remedy="give the run's adapter/ folder; a run trained with adapter: full has none",
         )
     rows = model.get_input_embeddings().weight.shape[0]
     add_token_rows(model, len(tokenizer), range(rows, len(tokenizer)))
-    return PeftModel.from_pretrained(model, directory)
+    return load_bottleneck(model, directory) if is_bottleneck else PeftModel.from_pretrained(model, directory)

@@ -22,6 +22,7 @@ from burnish.models.attention import Rule, attend
 from burnish.models.flat_operations import gated_project, project, rms_norm
 from burnish.models.head import trained_rows
 from burnish.models.kept_attention import Rotation
+from burnish.models.quantized import is_exact_norm_hook
 from burnish.models.reach import Layout
 
 
@@ -63,7 +64,8 @@ def why_not_flat(model: PreTrainedModel) -> str | None:
 def _surprising(module: nn.Module) -> bool:
     kind = type(module).__name__
     watched = kind.endswith(("RMSNorm", "Attention", "MLP", "DecoderLayer"))
-    return watched and bool(module._forward_hooks or module._forward_pre_hooks)
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return watched and any(not is_exact_norm_hook(hook) for hook in hooks)
 
 
 def flat_hidden(

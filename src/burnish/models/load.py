@@ -17,6 +17,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from burnish.errors import DataError
+from burnish.models.anatomy import empty_model
 from burnish.models.generate import num_positions
 from burnish.models.locate import locate, read_json
 
@@ -75,16 +76,7 @@ def context_length(name: str) -> int | None:
 
 def count_parameters(model: str) -> int:
     """The number of parameters of a model, from its config; no weight is allocated."""
-    try:
-        config = AutoConfig.from_pretrained(locate(model), local_files_only=True)
-        with torch.device("meta"):
-            return int(AutoModelForCausalLM.from_config(config).num_parameters())
-    except (ValueError, KeyError, OSError) as error:
-        raise DataError(
-            f"model {model!r}: {error}",
-            rule="a model directory has a config.json of a causal language model that transformers knows",
-            remedy="check the directory; `burnish doctor` prints the installed versions",
-        ) from error
+    return int(empty_model(model).num_parameters())
 
 
 @torch.no_grad()

@@ -57,6 +57,13 @@ class ChatTokenizer:
         return sorted(self.encoder.stop_ids | self.other_stop_ids)
 
     @property
+    def control_ids(self) -> list[int]:
+        """The ids of tokens that the template spells, and of those that end an answer."""
+        source = self.template.source if self.template else ""
+        spelled = [id for token, id in self.tokenizer.get_added_vocab().items() if token in source]
+        return sorted({*spelled, *self.stop_ids})
+
+    @property
     def spec(self) -> EncoderSpec:
         """What a worker builds the same encoder from."""
         backend = self.tokenizer.backend_tokenizer.to_str()

@@ -1,4 +1,4 @@
-"""Optimisers by name, all of them torch's own, behind one small face: step, state by parameter name."""
+"""Optimisers by name, torch's own and bitsandbytes', behind one small face: step, state by parameter name."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from burnish.optim import eight_bit
+
 Group = dict[str, Any]
 
 
 class Optimizer:
     """One or two torch optimisers that step together at one learning rate.
 
-    `muon` moves the hidden matrices and leaves embeddings, heads and vectors to AdamW, as its authors do; its
-    update is scaled to AdamW's size, so that one `learning_rate` fits both.
+    Parameters named in `faster` move at `ratio` times that rate (LoRA+: the B matrices). `muon` moves the hidden
+    matrices and leaves embeddings, heads and vectors to AdamW, as its authors do; its update is scaled to AdamW's
+    size, so that one `learning_rate` fits both.
     """
 
     def __init__(
@@ -25,23 +28,41 @@ class Optimizer:
         name: str,
         weight_decay: float,
         embeddings: frozenset[str],
+        faster: frozenset[str] = frozenset(),
+        ratio: float = 1.0,
     ) -> None:
         self._names = {id(parameter): key for key, parameter in parameters.items()}
+        self._ratio = ratio
+        self._faster = {id(parameters[key]) for key in faster} if ratio != 1.0 else set()
         self._parts = _build(parameters, name=name, weight_decay=weight_decay, embeddings=embeddings)
+        for part in self._parts:
+            self._split(part)
 
     def step(self, learning_rate: float) -> None:
         """Move every parameter that has a gradient."""
         for part in self._parts:
             for group in part.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * group.get("ratio", 1.0)
             part.step()
+
+    def _split(self, part: torch.optim.Optimizer) -> None:
+        """Give the faster parameters of each group a group of their own."""
+        for group in list(part.param_groups):
+            fast = [p for p in group["params"] if id(p) in self._faster]
+            slow = [p for p in group["params"] if id(p) not in self._faster]
+            if fast and not slow:
+                group["ratio"] = self._ratio
+            elif fast:
+                group["params"] = slow
+                settings = {key: value for key, value in group.items() if key != "params"}
+                part.add_param_group({**settings, "params": fast, "ratio": self._ratio})
 
     def state(self) -> dict[str, Tensor]:
         """The state as flat tensors, `"{parameter}/{entry}"`, ready for safetensors."""
         flat = {}
         for part in self._parts:
             for parameter, entries in part.state.items():
-                for entry, value in entries.items():
+                for entry, value in eight_bit.saved_entries(part, entries).items():
                     key = f"{self._names[id(parameter)]}/{entry}"
                     flat[key] = value if isinstance(value, Tensor) else torch.tensor(value)
         return flat
@@ -56,10 +77,11 @@ class Optimizer:
             for group in part.param_groups:
                 for parameter in group["params"]:
                     saved = by_parameter.get(self._names[id(parameter)], {})
-                    part.state[parameter] = {
+                    entries = {
                         entry: value.to(parameter.device) if value.dim() else value.clone()
                         for entry, value in saved.items()
                     }
+                    part.state[parameter] = eight_bit.restored_entries(part, entries, parameter.device)
 
 
 def _build(
@@ -71,6 +93,8 @@ def _build(
     match name:
         case "adamw":
             return [_adamw(groups)]
+        case name if name in eight_bit.NAMES:
+            return [eight_bit.build_8bit(groups, name)]
         case "sgd":
             return [torch.optim.SGD(groups, lr=0.0, momentum=0.9)]
         case "adafactor":

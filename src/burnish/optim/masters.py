@@ -8,7 +8,7 @@ moves fp32 masters; the copies are refreshed from them after each update.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import torch
@@ -18,18 +18,20 @@ from torch import Tensor, nn
 class Masters:
     """The trained parameters by name, in fp32, with their gradients summed in fp32.
 
-    Where the model computes in fp32 a master *is* the model's parameter, and nothing is held twice.
+    Where the model computes in fp32 a master *is* the model's parameter, and nothing is held twice. `exact` are
+    parameters that stay in fp32 as they are; weights in 4 bits, being whole numbers, stay as well.
     """
 
-    def __init__(self, model: nn.Module, *, compute: torch.dtype) -> None:
+    def __init__(self, model: nn.Module, *, compute: torch.dtype, exact: Iterable[nn.Parameter] = ()) -> None:
+        stay = {id(parameter) for parameter in exact}
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        exact = {name: parameter.detach().float() for name, parameter in trained.items()}
+        whole = {name: parameter.detach().float() for name, parameter in trained.items()}
         for parameter in model.parameters():  # buffers stay: rotary frequencies need fp32
-            if parameter.is_floating_point():
+            if parameter.is_floating_point() and id(parameter) not in stay:
                 parameter.data = parameter.data.to(compute)
         self._copies = trained if compute != torch.float32 else {}
         self.parameters = {
-            name: nn.Parameter(exact[name]) if name in self._copies else parameter
+            name: nn.Parameter(whole[name]) if name in self._copies else parameter
             for name, parameter in trained.items()
         }
         self._sums: dict[str, Tensor] = {}  # the gradients' memory, which stays from step to step

@@ -14,6 +14,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
@@ -48,6 +49,12 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(M_MMAP_THRESHOLD, limit) and libc.mallopt(M_TRIM_THRESHOLD, limit))
 
 
+def give_back_freed_memory() -> None:
+    """Return freed blocks to the system: where much was held for a moment, as when a model is quantised."""
+    if os.environ.get("BURNISH_ALLOCATOR") != "system" and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def prepare_process() -> dict[str, bool | int]:
     """Set the process up for training, once; returns what was set, for the log.
 
@@ -64,11 +71,23 @@ def prepare_process() -> dict[str, bool | int]:
     return {"keeps_freed_memory": kept, "flushes_denormals": flush, "threads": torch.get_num_threads()}
 
 
+def device_memory() -> int:
+    """The memory of this machine's device in bytes: torch's first GPU, else the host's or this container's share."""
+    import torch  # as above
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    limit = Path("/sys/fs/cgroup/memory.max")
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if limit.exists() and (said := limit.read_text().strip()).isdigit():
+        return min(host, int(said))
+    return host
+
+
 def resident_bytes() -> int:
     """The resident size of this process now; its peak so far where the system does not say."""
     try:
-        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - one line, read once
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return peak_memory_bytes()
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from burnish.recipe.choices import Adapter
+from burnish.recipe.methods import METHODS, Injection, Method
 from burnish.recipe.schema import SMALL_MODEL, Recipe
 
-RATES = {Adapter.FULL: (1e-5, 5e-5), Adapter.LORA: (1e-4, 5e-4)}
-"""Learning rates that published runs above 100M parameters settle on."""
-
-LORA_KEYS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+RANK_KEYS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_plus_ratio")
+BESIDE_KEYS = ("layers_to_transform", "modules_to_save", "trainable_token_indices")
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def advise(
 def _rate(recipe: Recipe, num_parameters: int | None) -> Iterator[Finding]:
     if num_parameters is not None and num_parameters < SMALL_MODEL:
         return
-    low, high = RATES[recipe.adapter]
+    low, high = METHODS[recipe.adapter].usual_rates
     if low <= recipe.learning_rate <= high:
         return
     fault = "forget what the base model knew" if recipe.learning_rate > high else "end before it has learnt"
@@ -54,22 +52,39 @@ def _rate(recipe: Recipe, num_parameters: int | None) -> Iterator[Finding]:
 
 
 def _lora(recipe: Recipe) -> Iterator[Finding]:
-    if recipe.adapter == Adapter.FULL:
-        unused = [key for key in LORA_KEYS if _was_changed(recipe, key)]
-        if unused:
-            yield Finding(unused[0], str(getattr(recipe, unused[0])), "adapter: full has no use for it")
+    method = METHODS[recipe.adapter]
+    unused = [key for key in _without_meaning(method) if _was_changed(recipe, key)]
+    if unused:
+        found = str(getattr(recipe, unused[0]))
+        yield Finding(unused[0], found, f"adapter: {recipe.adapter} has no use for it")
+    if not method.has_rank:
         return
-    ratio = recipe.lora_alpha / recipe.lora_r
-    if not 0.5 <= ratio <= 4:
+    scale = method.scale(recipe.lora_r, recipe.lora_alpha)
+    if not 0.5 <= scale <= 4:
         yield Finding(
             "lora_alpha",
             f"{recipe.lora_alpha:g} with lora_r: {recipe.lora_r}",
-            f"the scale alpha / r is {ratio:g}; 1 to 2 is usual, and the learning rates above assume it",
+            f"the product of the matrices counts {scale:g} times; 1 to 2 is usual, and the learning rates above "
+            "assume it",
         )
 
 
+def _without_meaning(method: Method) -> Iterator[str]:
+    """The keys about what is trained that a method does not read."""
+    if method.injects == Injection.NOTHING:
+        yield from BESIDE_KEYS
+    else:
+        yield "freeze"
+    if not method.has_rank:
+        yield from RANK_KEYS
+    if method.injects not in (Injection.LOW_RANK, Injection.PRINCIPAL):
+        yield "lora_plus_ratio"
+    if method.injects != Injection.BOTTLENECK:
+        yield "bottleneck_size"
+
+
 def _was_changed(recipe: Recipe, key: str) -> bool:
-    plain = Recipe(model=recipe.model, datasets=recipe.datasets)
+    plain = Recipe(model=recipe.model, datasets=recipe.datasets, adapter=recipe.adapter)
     return bool(getattr(recipe, key) != getattr(plain, key))
 
 

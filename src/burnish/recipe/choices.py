@@ -6,14 +6,17 @@ from enum import StrEnum
 
 
 class Adapter(StrEnum):
-    """What is trained: every weight of the model, or low-rank matrices beside its linear layers."""
+    """Which weights move, and how; `recipe.methods.METHODS` says of each what it does."""
 
     FULL = "full"
     LORA = "lora"
-
-
-PLANNED_ADAPTERS = ("dora", "rslora", "pissa", "lora_xs", "qlora", "qdora", "bottleneck")
-"""Methods that the design names and this release lacks, so that asking for one gets a straight answer."""
+    DORA = "dora"
+    RSLORA = "rslora"
+    PISSA = "pissa"
+    LORA_XS = "lora_xs"
+    QLORA = "qlora"
+    QDORA = "qdora"
+    BOTTLENECK = "bottleneck"
 
 
 class DataFormat(StrEnum):
@@ -75,6 +78,16 @@ class Optimizer(StrEnum):
     SGD = "sgd"
     ADAFACTOR = "adafactor"
     MUON = "muon"
+    ADAMW_8BIT = "adamw_8bit"
+    PAGED_ADAMW_32BIT = "paged_adamw_32bit"
+    PAGED_ADAMW_8BIT = "paged_adamw_8bit"
+
+
+class MergeInto(StrEnum):
+    """What the adapter of a base in 4 bits is merged into."""
+
+    BASE = "base"
+    FOUR_BITS = "4bit"
 
 
 class DType(StrEnum):

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from burnish.errors import UsageError
-from burnish.recipe.choices import PLANNED_ADAPTERS
 from burnish.recipe.document import Place
 from burnish.recipe.said import SOURCE_LISTS, Said
 from burnish.recipe.schema import DatasetSource, Recipe
@@ -74,10 +73,11 @@ def _wrong_value(problem: ErrorDetails, place: Place, said: Said) -> UsageError:
     rule = f"{dotted(place)} is {_allowed(place)}"
     if problem["type"] == "value_error":
         rule = f"{rule}; {_message(problem)}"
-    remedy = "correct the value, or remove the line for the default"
-    if place == ("adapter",) and value in PLANNED_ADAPTERS:
-        remedy = f"{value} is planned and not in this release; say `adapter: lora`"
-    return UsageError(f"{said.origin(place)}: {dotted(place)}: {show(value)}", rule=rule, remedy=remedy)
+    return UsageError(
+        f"{said.origin(place)}: {dotted(place)}: {show(value)}",
+        rule=rule,
+        remedy="correct the value, or remove the line for the default",
+    )
 
 
 def _disagreement(problem: ErrorDetails, said: Said) -> UsageError:

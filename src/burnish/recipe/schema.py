@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +30,7 @@ from burnish.recipe.choices import (
     BadRow,
     DataFormat,
     DType,
+    MergeInto,
     Optimizer,
     Reasoning,
     Scheduler,
@@ -37,14 +38,10 @@ from burnish.recipe.choices import (
     Tracker,
     TrainOn,
 )
-
-LEARNING_RATES = {Adapter.FULL: 2e-5, Adapter.LORA: 2e-4}
-"""The default learning rate of each adapter: the middle of what published runs above 100M parameters use."""
+from burnish.recipe.methods import METHODS
 
 SMALL_MODEL = 100_000_000
 """Below so many parameters a model wants a higher rate, the higher the smaller it is."""
-
-HIGHEST_RATES = {Adapter.FULL: 4e-3, Adapter.LORA: 4e-3}
 
 
 def default_rate(adapter: Adapter, num_parameters: int) -> float:
@@ -52,8 +49,9 @@ def default_rate(adapter: Adapter, num_parameters: int) -> float:
 
     The tiniest models end at 4e-3. Below 100M the rule is ours, from runs at 0.7M and 4M (docs/lab_notes.md).
     """
+    method = METHODS[adapter]
     scale = max(1.0, SMALL_MODEL / num_parameters)
-    return min(HIGHEST_RATES[adapter], float(f"{LEARNING_RATES[adapter] * scale:.2g}"))
+    return min(method.highest_rate, float(f"{method.learning_rate * scale:.2g}"))
 
 
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -82,7 +80,7 @@ class Keys(BaseModel):
     def _true_is_not_one(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse `num_epochs: true`, which Python would read as 1."""
         field = cls.model_fields[info.field_name or ""]
-        if isinstance(value, bool) and field.annotation is not bool:
+        if isinstance(value, bool) and bool not in (field.annotation, *get_args(field.annotation)):
             raise ValueError("true and false are for switches")
         return value
 
@@ -163,27 +161,57 @@ class Recipe(Keys):
 
     # What is trained
     adapter: Adapter = Field(
-        default=Adapter.FULL, description="Train every weight, or low-rank matrices (`lora`)."
+        default=Adapter.FULL,
+        description="Train every weight (`full`), or few beside frozen ones; `q...`: over a base in 4 bits.",
     )
     lora_r: int = Field(default=16, ge=1, description="Rank of the LoRA matrices.")
     lora_alpha: float = Field(
-        default_factory=lambda given: 2.0 * given["lora_r"],
+        default_factory=lambda given: METHODS[given["adapter"]].alpha(given["lora_r"]),
         gt=0,
-        description="LoRA scale numerator (scale = alpha / r). Default: 2 x `lora_r`.",
+        description="LoRA scale numerator (scale = alpha / r; `rslora`: alpha / sqrt r). Default: 2 x `lora_r`; "
+        "`lora_r` for `pissa` and `lora_xs`; 8 for `rslora`.",
     )
     lora_dropout: Share = Field(
         default=0.0, description="Dropout on the input of the LoRA matrices, as a share."
     )
     lora_target_modules: Name | tuple[Name, ...] = Field(
         default="all-linear",
-        description="Layers that get LoRA: `all-linear`, a list of names, or a regular expression.",
+        description="Layers that get LoRA: `all-linear` (experts too), a list of names, or a regular expression.",
+    )
+    lora_plus_ratio: float = Field(
+        default=1.0,
+        ge=1,
+        description="LoRA+: how many times the learning rate of the B matrices is that of A.",
+    )
+    bottleneck_size: Positive = Field(
+        default=64, description="Width of the `bottleneck` adapter's inner layer."
+    )
+    layers_to_transform: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(), description="Numbers of the layers that get an adapter, from 0; empty: all layers."
+    )
+    modules_to_save: tuple[Name, ...] = Field(
+        default=(), description="Modules trained whole beside the adapter, such as `lm_head`; saved with it."
+    )
+    trainable_token_indices: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(),
+        description="Token ids whose embedding rows are trained beside the adapter; new tokens always are.",
+    )
+    freeze: tuple[Name, ...] = Field(
+        default=(),
+        description="Under `full`: parameters that stay as they are, each by a regular expression in their names.",
+    )
+
+    merge_into: MergeInto = Field(
+        default=MergeInto.BASE,
+        description="Of a run in 4 bits: `final/` is the original `base` with the adapter, or that again in `4bit`.",
     )
 
     # Optimisation
     learning_rate: float = Field(
-        default_factory=lambda given: LEARNING_RATES[given["adapter"]],
+        default_factory=lambda given: METHODS[given["adapter"]].learning_rate,
         gt=0,
-        description="Peak learning rate. Default: 2e-5 (`full`) or 2e-4 (`lora`), more below 100M parameters.",
+        description="Peak learning rate. Default: 2e-5 (`full`), 2e-4 (`lora` and its kin), 1e-3 (`lora_xs`), "
+        "3e-4 (`bottleneck`); more below 100M parameters.",
     )
     lr_scheduler: Scheduler = Field(
         default=Scheduler.COSINE, description="Shape of the learning rate after warm-up."
@@ -195,7 +223,10 @@ class Recipe(Keys):
         default_factory=lambda given: 0.03 if given["warmup_steps"] is None else None,
         description="Share of all updates that warm up linearly. Default: 0.03 without `warmup_steps`.",
     )
-    optimizer: Optimizer = Field(default=Optimizer.ADAMW, description="The optimiser.")
+    optimizer: Optimizer = Field(
+        default=Optimizer.ADAMW,
+        description="The optimiser; `..._8bit` and `paged_...` are bitsandbytes' (on a CPU nothing is paged).",
+    )
     weight_decay: float = Field(
         default=0.0, ge=0, description="Decoupled weight decay, per unit of learning rate."
     )
@@ -218,8 +249,9 @@ class Recipe(Keys):
 
     # Precision and memory
     dtype: DType = Field(default=DType.BFLOAT16, description="Precision of the forward and backward passes.")
-    gradient_checkpointing: bool = Field(
-        default=False, description="Recompute activations: less memory, slower."
+    gradient_checkpointing: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Recompute activations: less memory, slower. `auto`: where they would not fit.",
     )
     compile: bool = Field(default=False, description="Compile the model with torch.compile.")
 

@@ -17,7 +17,7 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """All is known before step 0: what will be trained, on what, for how long."""
+    """All is known before step 0: what will be trained, on what, for how long; `adapted` counts layers by name."""
 
     run: Path
     num_steps: int
@@ -27,6 +27,7 @@ class Ready:
     rows: int
     held_out_rows: int
     notes: tuple[str, ...] = ()
+    adapted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,17 @@ class Stepped:
     seconds: float
     memory_bytes: int
     source_loss: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """After the first update: everything that is to be trained got a gradient; `found` says so in words."""
+
+    step: int
+    modules: int
+    experts: int
+    of_experts: int
+    found: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,4 +93,4 @@ class Stopped:
     why: str
 
 
-Event = Encoding | Ready | Stepped | Evaluated | Sampled | Saved | Stopped
+Event = Encoding | Ready | Stepped | Audited | Evaluated | Sampled | Saved | Stopped

@@ -19,11 +19,23 @@ from typing import Any
 from burnish.models.anatomy import Anatomy
 from burnish.parallel.hardware import CONTEXT_BYTES, TYPICAL_SHARE, Accelerator
 from burnish.recipe.choices import Adapter, DType, Optimizer
+from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
 
 GB = 1e9
 CHUNK_ROWS = 256
-_MOMENTS = {Optimizer.ADAMW: 8, Optimizer.ADAFACTOR: 0, Optimizer.MUON: 4, Optimizer.SGD: 4}
+_MOMENTS = {
+    Optimizer.ADAMW: 8,
+    Optimizer.PAGED_ADAMW_32BIT: 8,  # may leave the device when it is full; no less is held by then
+    Optimizer.ADAMW_8BIT: 2,
+    Optimizer.PAGED_ADAMW_8BIT: 2,
+    Optimizer.ADAFACTOR: 0,
+    Optimizer.MUON: 4,
+    Optimizer.SGD: 4,
+}
+FOUR_BITS = 33 / 64
+"""Bytes of a weight in NF4 with double quantisation: 32 of codes and 1 of scale for 64 of them."""
+
 _WIDTH = {DType.BFLOAT16: 2, DType.FLOAT32: 4}
 RESERVE = 1.1
 """How much more than the sum of its parts a process takes: workspaces, and blocks that do not fit again."""
@@ -74,10 +86,11 @@ def memory_of(
     """The peak memory of a step by part, in bytes."""
     width = _WIDTH[recipe.dtype]
     per_layer = anatomy.activation_values * width
-    kept = anatomy.hidden * width if recipe.gradient_checkpointing else per_layer
-    layers = pack_tokens * (kept * anatomy.layers + (per_layer if recipe.gradient_checkpointing else 0))
+    again = recipe.gradient_checkpointing is True  # `auto` is without, until it is found not to fit
+    kept = anatomy.hidden * width if again else per_layer
+    layers = pack_tokens * (kept * anatomy.layers + (per_layer if again else 0))
     return Memory(
-        weights=anatomy.parameters * width,
+        weights=_weights(recipe, anatomy),
         masters=trained * 4.0 if width == 2 else 0.0,
         gradients=trained * 4.0,
         optimizer=trained * float(_MOMENTS[recipe.optimizer]),
@@ -87,13 +100,35 @@ def memory_of(
     )
 
 
+def with_checkpointing(
+    recipe: Recipe, anatomy: Anatomy, *, trained: int, pack_tokens: int, room: float
+) -> Recipe:
+    """The recipe with `gradient_checkpointing: auto` decided: on where a step without it needs more than `room` bytes.
+
+    It depends on the whole of a device's memory and not on what is free, so that a resumed run decides alike.
+    """
+    if recipe.gradient_checkpointing != "auto":
+        return recipe
+    needed = memory_of(recipe, anatomy, trained=trained, pack_tokens=pack_tokens).total
+    return recipe.model_copy(update={"gradient_checkpointing": needed > room})
+
+
+def _weights(recipe: Recipe, anatomy: Anatomy) -> float:
+    """Bytes of the model itself: of layers in 4 bits, where the method has them so, and of the vocabulary's tables."""
+    width = _WIDTH[recipe.dtype]
+    if not METHODS[recipe.adapter].quantised:
+        return float(anatomy.parameters * width)
+    tables = anatomy.parameters - anatomy.layer_parameters
+    return tables * width + anatomy.layer_parameters * FOUR_BITS
+
+
 def operations(recipe: Recipe, anatomy: Anatomy, work: Work) -> float:
     """The multiply-adds of a run, counted as two each: forward, backward to the inputs, backward to trained weights.
 
     Kaplan et al. 2020 (2N a token forward) without the embedding, with the head on graded rows only.
     """
     passes = 3 if recipe.adapter == Adapter.FULL else 2
-    again = 1 if recipe.gradient_checkpointing else 0
+    again = 1 if recipe.gradient_checkpointing is True else 0
     dense = 2.0 * anatomy.layer_parameters * work.computed_tokens * (passes + again)
     # Scores, and the values that they weigh, over what a token sees on average.
     attention = 4.0 * work.mean_context * anatomy.layers * anatomy.attention_width * work.computed_tokens
@@ -196,7 +231,7 @@ def what_to_change(forecast: Forecast, recipe: Recipe) -> Iterator[str]:
         f"{forecast.needed / GB:,.1f} GB are needed and {room / GB:,.1f} GB are there; the weights alone, in bf16, "
         f"are {weights / GB:,.1f} GB"
     )
-    if memory.activations > 0.2 * memory.total and not recipe.gradient_checkpointing:
+    if memory.activations > 0.2 * memory.total and recipe.gradient_checkpointing is not True:
         less = recipe.model_copy(update={"gradient_checkpointing": True})
         yield _alternative("gradient_checkpointing=true", less, forecast, forecast.trained)
     if memory.activations > 0.2 * memory.total and recipe.micro_batch_size != 1:

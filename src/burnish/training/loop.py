@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
+from burnish.adapters.factors import frozen_factors
 from burnish.checkpoint.files import prune, save_checkpoint
 from burnish.data.plan import due
 from burnish.models.generate import generate
 from burnish.training.directory import RunDirectory
-from burnish.training.events import Event, Sampled, Saved, Stopped
+from burnish.training.events import Audited, Event, Sampled, Saved, Stopped
 from burnish.training.session import Session
 from burnish.training.step import evaluate, take_step
 
@@ -25,6 +26,7 @@ def training_loop(session: Session, run: RunDirectory, *, interrupted: Callable[
         yield from _judge(session)
     while state.step < last and state.stopped_by is None:
         yield take_step(session)
+        yield from _audited(session)
         judged_best = False
         if due(state.step, eval_every, last):
             yield from _judge(session)
@@ -51,7 +53,7 @@ def save(session: Session, run: RunDirectory) -> Saved:
     path = save_checkpoint(
         run.checkpoints,
         state.step,
-        weights=session.masters.parameters,
+        weights={**session.masters.parameters, **frozen_factors(session.model)},
         optimizer=session.optimizer.state(),
         state={
             **dataclasses.asdict(resting),
@@ -60,6 +62,14 @@ def save(session: Session, run: RunDirectory) -> Saved:
     )
     prune(run.checkpoints, keep=session.recipe.save_total_limit, protect={state.step, state.best_step})
     return Saved(state.step, path)
+
+
+def _audited(session: Session) -> Iterator[Event]:
+    """What the audit of this process's first update found, once."""
+    found = session.audit
+    if found is not None and not session.audit_told:
+        session.audit_told = True
+        yield Audited(session.state.step, found.modules, found.experts, found.of_experts, str(found))
 
 
 def _judge(session: Session) -> Iterator[Event]:

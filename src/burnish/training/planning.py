@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +13,9 @@ from burnish.errors import UsageError
 from burnish.models.anatomy import Anatomy, anatomy_of
 from burnish.models.locate import locate
 from burnish.parallel.hardware import ACCELERATORS
-from burnish.parallel.runtime import peak_memory_bytes, prepare_process, resident_bytes
-from burnish.recipe.choices import Adapter
+from burnish.parallel.runtime import device_memory, peak_memory_bytes, prepare_process, resident_bytes
 from burnish.recipe.load import LoadedRecipe, fit_to_size
+from burnish.recipe.methods import METHODS, Injection
 from burnish.recipe.schema import Recipe
 from burnish.training.certificate import Certified, certify
 from burnish.training.forecast import (
@@ -90,12 +88,25 @@ def plan_recipe(
         mean_context=float((lengths**2).sum() / (2 * lengths.sum())),
         pack_tokens=found.largest,
     )
-    trained = anatomy.parameters if recipe.adapter == Adapter.FULL else anatomy.lora_parameters(recipe.lora_r)
+    trained = estimate_trained(recipe, anatomy)
     if hardware is not None:
         forecast = on_accelerator(_named(hardware), devices, recipe, anatomy, trained=trained, work=work)
     else:
         forecast = _here(recipe, anatomy, trained, work, certified if measure else None)
     return PlanReport(found, found.largest, forecast, list(what_to_change(forecast, recipe)))
+
+
+def estimate_trained(recipe: Recipe, anatomy: Anatomy) -> int:
+    """About how many parameters a recipe's method trains, from the model's measures alone."""
+    match METHODS[recipe.adapter].injects:
+        case Injection.NOTHING:
+            return anatomy.parameters
+        case Injection.LOW_RANK | Injection.PRINCIPAL:
+            return anatomy.lora_parameters(recipe.lora_r)
+        case Injection.CORE:
+            return anatomy.core_parameters(recipe.lora_r)
+        case Injection.BOTTLENECK:
+            return anatomy.bottleneck_parameters(recipe.bottleneck_size)
 
 
 def _here(
@@ -117,7 +128,7 @@ def _here(
         memory=memory_of(recipe, anatomy, trained=trained, pack_tokens=work.pack_tokens, process=process),
         operations=total,
         device="this machine",
-        device_memory=float(_memory_here()),
+        device_memory=float(device_memory()),
         devices=1,
         rate=rate,
         measured=measured,
@@ -135,19 +146,6 @@ def _measure(recipe: Recipe, certified: Certified) -> tuple[Measured, int]:
         stepped = take_step(session)
     measured = Measured(stepped.seconds, stepped.tokens, stepped.graded_tokens, peak_memory_bytes())
     return measured, session.trainable.parameters
-
-
-def _memory_here() -> int:
-    """The memory of this machine's device: torch's first GPU, else the host's."""
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.get_device_properties(0).total_memory)
-    limit = Path("/sys/fs/cgroup/memory.max")
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if limit.exists() and (said := limit.read_text().strip()).isdigit():
-        return min(host, int(said))
-    return host
 
 
 def _named(hardware: str) -> Any:

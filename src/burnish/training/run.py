@@ -17,9 +17,11 @@ from types import FrameType
 from typing import Any
 
 import torch
-from peft import PeftModel
+from transformers import PreTrainedModel
+from transformers.utils import is_bitsandbytes_available
 
-from burnish.adapters.apply import merged
+from burnish.adapters.factors import load_factors
+from burnish.adapters.save import has_adapter, has_bottleneck, merged, save_adapter
 from burnish.checkpoint.files import load_checkpoint, newest_good
 from burnish.errors import BurnishError, MemoryExhausted, UsageError
 from burnish.models.load import count_parameters, save_model
@@ -27,13 +29,16 @@ from burnish.parallel.runtime import prepare_process
 from burnish.recipe.describe import resolved_yaml
 from burnish.recipe.drift import refuse_drift
 from burnish.recipe.load import LoadedRecipe, fit_to_size, load_recipe
+from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
 from burnish.training.certificate import certify
 from burnish.training.continuity import refuse_other_data, refuse_other_template
 from burnish.training.directory import RunDirectory, create_run, open_run
 from burnish.training.events import Encoding, Event, Ready
 from burnish.training.loop import training_loop
+from burnish.training.merge import as_json, merge_quantized
 from burnish.training.oracle import settle
+from burnish.training.reckoning import Reckoning
 from burnish.training.record import Record
 from burnish.training.session import Session, TrainState, open_session
 
@@ -42,7 +47,11 @@ Show = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run came to; `final` is a transformers directory, complete."""
+    """What a run came to; `final` is a transformers directory, complete.
+
+    `merge` says how far it is from the model that was trained, where the base was in 4 bits (`training.merge.Drift`);
+    `reckoning` what it held and took, beside what was expected (`training.reckoning`).
+    """
 
     run: Path
     final: Path
@@ -53,6 +62,8 @@ class RunResult:
     graded_tokens: int
     rows: dict[str, Any]
     stopped_by: str
+    merge: list[dict[str, Any]] | None = None
+    reckoning: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The result as `--json` prints it."""
@@ -136,18 +147,23 @@ def _train_in(
         record = Record(
             run, [tracker.value for tracker in recipe.report_to], settings=recipe.model_dump(mode="json")
         )
+        reckoning = Reckoning(session)
         try:
             for event in _events(session, run, notes):
+                reckoning.watch(event)
                 record.write(event)
                 show(event)
         finally:
             record.close()
-        return _finish(session, run)
+        return _finish(session, run, reckoning)
 
 
 def _events(session: Session, run: RunDirectory, notes: list[str]) -> Iterator[Event]:
     if session.why_unpacked and session.recipe.packing:
         notes = [*notes, f"documents are computed one by one: {session.why_unpacked}"]
+    if session.footprint is not None:
+        notes = [*notes, str(session.footprint)]
+    notes = [*notes, *session.trainable.notes, *session.notes]
     yield Ready(
         run=run.path,
         num_steps=session.plan.num_steps,
@@ -157,6 +173,7 @@ def _events(session: Session, run: RunDirectory, notes: list[str]) -> Iterator[E
         rows=len(session.data.train),
         held_out_rows=len(session.data.held_out),
         notes=tuple(notes),
+        adapted=session.trainable.summary,
     )
     with interruptible() as interrupted:
         yield from training_loop(session, run, interrupted=interrupted)
@@ -170,13 +187,14 @@ def _restore(session: Session, run: RunDirectory) -> list[str]:
         return [*complaints, "no checkpoint yet: starting again from step 0"]
     fields = {field.name for field in dataclasses.fields(TrainState)}
     session.state = TrainState(**{key: value for key, value in checkpoint.state.items() if key in fields})
+    load_factors(session.model, checkpoint.weights)
     session.masters.load(checkpoint.weights)
     session.optimizer.load(checkpoint.optimizer)
     run.rewind(checkpoint.step)
     return [*complaints, f"resuming after step {checkpoint.step}"]
 
 
-def _finish(session: Session, run: RunDirectory) -> RunResult:
+def _finish(session: Session, run: RunDirectory, reckoning: Reckoning) -> RunResult:
     """Export (the best weights where early stopping is on, else the last) and write the summary."""
     state = session.state
     finished = state.stopped_by != "interrupted"
@@ -186,11 +204,14 @@ def _finish(session: Session, run: RunDirectory) -> RunResult:
             session.masters.load(load_checkpoint(best).weights)
     tokenizer = session.tokenizer
     if finished:
-        if isinstance(session.model, PeftModel):
-            session.model.save_pretrained(run.adapter)
-            tokenizer.tokenizer.save_pretrained(run.adapter)
-            tokenizer.identity.write(run.adapter)
-        save_model(merged(session.model), tokenizer.tokenizer, run.final, stop_ids=tokenizer.stop_ids)
+        # A bottleneck cannot be merged: final/ is the base then, with the bottleneck beside its weights as well.
+        places = [run.adapter, run.final] if has_bottleneck(session.model) else [run.adapter]
+        for place in places if has_adapter(session.model) else []:
+            save_adapter(session.model, place)
+            tokenizer.tokenizer.save_pretrained(place)
+            tokenizer.identity.write(place)
+        model = _merged(session, run)
+        save_model(model, tokenizer.tokenizer, run.final, stop_ids=tokenizer.stop_ids)
         tokenizer.identity.write(run.final)
     result = RunResult(
         run=run.path,
@@ -202,9 +223,20 @@ def _finish(session: Session, run: RunDirectory) -> RunResult:
         graded_tokens=state.graded_tokens,
         rows=_row_counts(session),
         stopped_by=state.stopped_by or "finished",
+        merge=run.read("merge.json") if finished and METHODS[session.recipe.adapter].quantised else None,
+        reckoning=reckoning.result(),
     )
     run.write("summary.json", result.as_dict())
     return result
+
+
+def _merged(session: Session, run: RunDirectory) -> PreTrainedModel:
+    """The model that `final/` holds; of a base in 4 bits, merge.json says how far it is from the one trained."""
+    if not METHODS[session.recipe.adapter].quantised:
+        return merged(session.model)
+    model, drifts = merge_quantized(session, run)
+    run.write("merge.json", as_json(drifts))
+    return model
 
 
 def _row_counts(session: Session) -> dict[str, Any]:
@@ -227,8 +259,11 @@ def describe_plan(session: Session) -> dict[str, Any]:
         "longest": int(train.lengths.max()),
         "trainable_parameters": session.trainable.parameters,
         "parameters": session.trainable.of,
+        "trainable_share": session.trainable.share,
         "adapter_modules": list(session.trainable.modules),
+        "quantized": None if session.footprint is None else dataclasses.asdict(session.footprint),
         "new_token_ids": list(session.tokenizer.new_ids),
+        "untrained_token_ids": list(session.untrained),
         "stop_ids": session.tokenizer.stop_ids,
         "chat_template": session.tokenizer.template_origin,
         "template_sha256": session.tokenizer.identity.template_sha256,
@@ -238,7 +273,7 @@ def describe_plan(session: Session) -> dict[str, Any]:
 
 def environment(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The machine and the versions a run was made with."""
-    packages = ("burnish", "torch", "transformers", "peft", "tokenizers")
+    packages = ("burnish", "torch", "transformers", "peft", "tokenizers", *_quantizers())
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -248,6 +283,10 @@ def environment(settings: Mapping[str, Any]) -> dict[str, Any]:
         **{package: version(package) for package in packages},
         **settings,
     }
+
+
+def _quantizers() -> tuple[str, ...]:
+    return ("bitsandbytes",) if is_bitsandbytes_available() else ()
 
 
 def default_name(recipe: Recipe) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,24 +12,33 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from burnish.adapters.apply import Trainable, apply_adapter, describe_trainable
+from burnish.adapters.audit import Audit
+from burnish.adapters.tokens import untrained_tokens
 from burnish.data.pack import Pack, pack_all
 from burnish.data.plan import Plan
 from burnish.data.prepare import Prepared, encode_rows, read_rows
 from burnish.data.workers import Workers
+from burnish.models.anatomy import anatomy_of
 from burnish.models.forward import Forward, open_forward, why_unpacked
-from burnish.models.load import add_token_rows, load_model, start_model, vocabulary_tables
+from burnish.models.load import add_token_rows, default_device, load_model, start_model, vocabulary_tables
+from burnish.models.quantized import Footprint, exact_parameters, footprint, is_quantized, load_quantized
 from burnish.models.tokenizer import ChatTokenizer
 from burnish.optim.build import Optimizer
 from burnish.optim.masters import Masters
 from burnish.optim.schedule import Schedule, warmup_length
+from burnish.parallel.runtime import device_memory, give_back_freed_memory, resident_bytes
+from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
+from burnish.training.ahead import Ahead
 from burnish.training.certificate import recipe_tokenizer
+from burnish.training.forecast import Memory, memory_of, with_checkpointing
 from burnish.types import Example
 
 TOKENS_PER_PASS = {"cpu": 2048, "cuda": 16_384}
 """Tokens of a forward pass where `micro_batch_size` is `auto`: enough to keep a device busy, and few activations."""
 ROUND_TO = {"cpu": 32, "cuda": 1}
 """A pass is filled up to a multiple of so many tokens: a CPU's library compiles each new length, and keeps it."""
+RECOMPUTES = "activations are recomputed: kept, a step would need more memory than this device has"
 LOGITS_PER_PASS = 2**27
 """Where a model's own logits are graded (`models.head`), how many one pass may hold: 512 MiB in fp32."""
 
@@ -65,7 +74,20 @@ class Session:
     trainable: Trainable
     held_out: list[Pack]
     why_unpacked: str | None
+    expected: Memory
+    footprint: Footprint | None = None
+    untrained: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+    audit: Audit | None = None
+    audit_told: bool = False
     state: TrainState = field(default_factory=TrainState)
+    ahead: Ahead[list[Pack]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ahead = Ahead(self._packs_of, self.plan.num_steps)
+
+    def _packs_of(self, step: int) -> list[Pack]:
+        return self.packs([example for row in self.plan.rows_of(step) for example in self.data.train[row]])
 
     def packs(self, examples: Sequence[Example]) -> list[Pack]:
         """Examples laid out as micro-batches."""
@@ -97,6 +119,13 @@ def lay_out(
     return lay(max_tokens=longest * recipe.micro_batch_size, max_rows=recipe.micro_batch_size)
 
 
+def _largest_pack(recipe: Recipe, longest: int, device: str) -> int:
+    """The most tokens of one pass, as `lay_out` makes them."""
+    if recipe.micro_batch_size == "auto":
+        return max(longest, TOKENS_PER_PASS.get(device, 2048))
+    return longest * recipe.micro_batch_size
+
+
 def _lay_out_for(
     forward: Forward, examples: Sequence[Example], recipe: Recipe, *, vocab_size: int
 ) -> list[Pack]:
@@ -124,13 +153,26 @@ def open_session(
     recipe: Recipe, tokenizer: ChatTokenizer, data: Prepared, *, from_scratch: bool = False
 ) -> Session:
     """Load the model, make its weights trainable by the recipe's method, plan the updates."""
+    resident = 0 if default_device().type == "cuda" else resident_bytes()
     torch.manual_seed(recipe.seed)  # adapters and new models start from random weights
-    base = start_model(recipe.model) if from_scratch else load_model(recipe.model)
+    base = start_model(recipe.model) if from_scratch else _load_base(recipe)
+    weak = {} if from_scratch else untrained_tokens(base, set(tokenizer.control_ids) - {*tokenizer.new_ids})
     add_token_rows(base, len(tokenizer), tokenizer.new_ids, like=tokenizer.like)
+    weights = footprint(base) if is_quantized(base) else None
+    untrained = _wake_tokens(base, tokenizer, weak)
     why = why_unpacked(base) if recipe.packing else "packing: false"
     tables = vocabulary_tables(base)
-    model = apply_adapter(base, recipe, new_tokens=tokenizer.new_ids)
-    masters = Masters(model, compute=getattr(torch, recipe.dtype.value))
+    model = apply_adapter(base, recipe, new_tokens=[*tokenizer.new_ids, *untrained])
+    compute = getattr(torch, recipe.dtype.value)
+    masters = Masters(model, compute=compute, exact=exact_parameters(model))
+    trainable = describe_trainable(model, recipe)
+    anatomy = anatomy_of(recipe.model)
+    most = _largest_pack(recipe, int(data.train.lengths.max()), model.device.type)
+    decided = with_checkpointing(
+        recipe, anatomy, trained=trainable.parameters, pack_tokens=most, room=device_memory()
+    )
+    recomputes = () if decided == recipe or not decided.gradient_checkpointing else (RECOMPUTES,)
+    recipe = decided
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         # transformers checkpoints a layer in training mode only, and loads every model in evaluation mode.
@@ -157,11 +199,47 @@ def open_session(
             name=recipe.optimizer.value,
             weight_decay=recipe.weight_decay,
             embeddings=_embedding_names(model, tables),
+            faster=frozenset(name for name in masters.parameters if ".lora_B." in name),
+            ratio=recipe.lora_plus_ratio,
         ),
-        trainable=describe_trainable(model),
+        trainable=trainable,
+        expected=memory_of(recipe, anatomy, trained=trainable.parameters, pack_tokens=most, process=resident),
         held_out=_lay_out_for(forward, held_out, recipe, vocab_size=len(tokenizer)) if held_out else [],
         why_unpacked=why,
+        footprint=weights,
+        untrained=untrained,
+        notes=(*_token_notes(tokenizer, untrained), *recomputes),
     )
+
+
+def _wake_tokens(
+    base: PreTrainedModel, tokenizer: ChatTokenizer, weak: Mapping[int, bool]
+) -> tuple[int, ...]:
+    """Start control tokens whose rows are all but zero as new tokens are; all of `weak` are to be trained."""
+    faint = [token for token, is_faint in weak.items() if is_faint]
+    known = tokenizer.tokenizer.eos_token_id
+    like = {} if known is None or known in faint else dict.fromkeys({*tokenizer.stop_ids} & {*faint}, known)
+    add_token_rows(base, len(tokenizer), faint, like=like)
+    return tuple(weak)
+
+
+def _token_notes(tokenizer: ChatTokenizer, untrained: Sequence[int]) -> tuple[str, ...]:
+    if not untrained:
+        return ()
+    names = ", ".join(str(tokenizer.tokenizer.convert_ids_to_tokens(token)) for token in untrained)
+    return (f"the base never trained the rows of {names}, which its template uses: they are trained now",)
+
+
+def _load_base(recipe: Recipe) -> PreTrainedModel:
+    """The model whose weights are trained, or beside whose frozen weights others are."""
+    if not METHODS[recipe.adapter].quantised:
+        return load_model(recipe.model)
+    compute: torch.dtype = getattr(torch, recipe.dtype.value)
+    base = load_quantized(
+        recipe.model, compute=compute, device=default_device(), between=give_back_freed_memory
+    )
+    give_back_freed_memory()
+    return base
 
 
 def plan_of(recipe: Recipe, num_rows: int) -> Plan:

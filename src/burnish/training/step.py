@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from burnish.adapters.audit import audit, watching_experts
 from burnish.data.pack import Pack, total_weight
 from burnish.errors import Diverged
 from burnish.models.forward import pack_attention
@@ -24,12 +26,15 @@ def take_step(session: Session) -> Stepped:
     """Make the next update of the plan; Diverged if its loss or gradient is not finite (nothing is moved then)."""
     started = time.perf_counter()
     step = session.state.step
-    rows = session.plan.rows_of(step)
-    packs = session.packs([example for row in rows for example in session.data.train[row]])
+    packs = session.ahead.take(step)
     # Dropout draws from a stream keyed by the step, so that a resumed run draws the same.
     torch.manual_seed(session.recipe.seed * 1_000_003 + step)
     denominator = total_weight(packs)
-    with pack_attention(session.model, packed=session.forward.packed):
+    first = session.audit is None
+    with (
+        pack_attention(session.model, packed=session.forward.packed),
+        watching_experts(session.model) if first else nullcontext() as owed,
+    ):
         summed, source_sums = _backward(session, packs)
     norm = session.masters.clip(session.recipe.max_grad_norm, over=denominator)
     # The one wait for the device in a step: what is logged and what says whether to move.
@@ -38,6 +43,8 @@ def take_step(session: Session) -> Stepped:
     if not (math.isfinite(loss) and math.isfinite(length)):
         session.masters.zero_grad()
         raise _diverged(session, step, loss, length, packs)
+    if owed is not None:
+        session.audit = audit(session.model, session.masters.parameters, owed)
     rate = session.schedule.rate(step)
     session.optimizer.step(rate)
     session.masters.refresh()
