@@ -196,9 +196,10 @@ def test_both_bad_and_ties_are_no_preference_and_two_turns_are_whole_talks(tmp_p
     assert [message["content"] for message in row["rejected"]] == ["One?", "3", "Two?", "4"]
     always(Session(pairs(2), votes, rater="bob"), "Good")
     always(Session(pairs(2), votes, rater="cy"), "Good")
-    plain = [row for row in preference_pairs(votes.votes) if "prompt" in row]
-    assert plain[0]["prompt"] == [{"role": "user", "content": "Question 0?"}]
-    assert plain[0]["chosen"] == [{"role": "assistant", "content": "Good 0."}]
+    plain = {row["prompt"][0]["content"]: row for row in preference_pairs(votes.votes) if "prompt" in row}
+    assert plain["Question 0?"]["prompt"] == [{"role": "user", "content": "Question 0?"}]
+    assert plain["Question 0?"]["chosen"] == [{"role": "assistant", "content": "Good 0."}]
+    assert (plain["Question 0?"]["votes"], plain["Question 0?"]["margin"]) == (3, pytest.approx(2 / 3))
 
 
 def test_benchmarks_files_are_read_and_paired(tmp_path: Path) -> None:

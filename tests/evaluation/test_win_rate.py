@@ -55,6 +55,11 @@ def test_an_index_without_a_name_is_no_model(tmp_path: Path) -> None:
     assert list(standings(path).rates) == ["a"]
 
 
+def test_a_draw_a_loss_and_a_win_are_no_index(tmp_path: Path) -> None:
+    found = standings(write(tmp_path / "p.csv", "a,b\n0,1\n1,1\n2,2\n")).rates
+    assert found["a"].win_rate == 0.5 and list(found) == ["a", "b"]
+
+
 def test_plain_wins_and_losses_have_wilsons_interval(tmp_path: Path) -> None:
     path = write(tmp_path / "p.csv", "a\n" + "2\n" * 98 + "1\n" * 2)
     assert standings(path).rates["a"].interval == pytest.approx(wilson_interval(98, 100))

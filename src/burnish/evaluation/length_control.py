@@ -139,7 +139,7 @@ class _Hardness:
     ) -> None:
         self._without: dict[int, Array] = {}
         if given is not None:
-            self.everyone = np.where(np.isfinite(given), given, np.nanmean(given))
+            self.everyone = _scaled(given, wins)
             return
         self.everyone = np.zeros(len(wins))
         if len(honest) > 1:
@@ -153,6 +153,17 @@ class _Hardness:
     def for_model(self, model: int) -> Array:
         """What the other models show of each prompt."""
         return self._without.get(model, self.everyone)
+
+
+def _scaled(difficulty: Array, wins: Array) -> Array:
+    """Given difficulty in its own deviations, high where models win; not centred: controls have no skill to shift."""
+    known = np.isfinite(difficulty)
+    if not known.any() or np.ptp(difficulty[known]) == 0:
+        return np.zeros(len(difficulty))
+    scaled = np.where(known, difficulty, difficulty[known].mean()) / difficulty[known].std()
+    seen = np.isfinite(wins)
+    share = np.where(seen, wins, 0).sum(axis=1) / np.maximum(1, seen.sum(axis=1))
+    return np.asarray(scaled if np.dot(scaled - scaled.mean(), share - share.mean()) >= 0 else -scaled)
 
 
 class _Rasch:

@@ -64,7 +64,7 @@ def read_table(path: Path) -> Table:
     for name in rows[0]:
         cells = [row[name].strip() for row in rows]
         column = None if name.strip().lower() in KEYS else _numbers(path, name, cells, lines)
-        if column is None or (len(column) > 2 and _counts_up(column)):
+        if column is None or _counts_up(column):
             keys[name] = tuple(cells)
         else:
             numbers[name] = column
@@ -98,8 +98,8 @@ def _number(cell: str) -> float | None:
 
 
 def _counts_up(column: Array) -> bool:
-    """Whether it is an index, from 0 or 1 in steps of 1."""
-    return bool(np.isin(column[0], (0, 1)) and (np.diff(column) == 1).all())
+    """Whether it is an index, from 0 or 1 in steps of 1; up to 2 it may as well be a draw, a loss and a win."""
+    return bool(column[0] in (0, 1) and column[-1] > 2 and (np.diff(column) == 1).all())
 
 
 def _bad(path: Path, line: int, seen: str) -> DataError:
