@@ -20,7 +20,7 @@ from burnish.cli.data.asking import (
     Retries,
     Timeout,
 )
-from burnish.cli.judging import Again, JudgeChoice, JudgeName, RewardName, run_judge, tell
+from burnish.cli.judging import Again, JudgeChoice, JudgeName, RewardName, VotesPath, run_judge, tell
 from burnish.cli.output import Output
 from burnish.errors import DataError, UsageError
 from burnish.evaluation.outputs import Pair
@@ -55,9 +55,7 @@ def command(
     judge: JudgeName = None,
     endpoint: EndpointUrl = None,
     reward: RewardName = None,
-    votes: Annotated[
-        Path | None, typer.Option(help="File of votes (default: a file in the run, or here).")
-    ] = None,
+    votes: VotesPath = Path("votes.jsonl"),
     again: Again = 0,
     key_env: KeyVariable = "OPENAI_API_KEY",
     max_cost: MaxCost = None,
