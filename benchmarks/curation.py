@@ -2,9 +2,9 @@
 
     python benchmarks/curation.py [--rows 100000] [--data ../shared/data] [--json]
 
-The rows are real Alpaca and Dolly rows where the data is at hand, rows made by a word chain over them with their lengths,
-and templates that differ in a name or a number (the hardest not to merge). Planted among them: copies with other case and
-spacing (exact), copies of which up to 5% of the characters are changed, and copies of which up to 5% of the words are.
+The rows are real Alpaca and Dolly rows where the data is at hand, rows made by a word chain over them with their
+lengths, and templates that differ in a name or a number (the hardest not to merge). Planted among them: copies with
+other case and spacing (exact), with up to 5% of the characters changed, and with up to 5% of the words changed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from burnish.curation.dedup import Question, Repeats, find_repeats
+from burnish.curation.dedup import THRESHOLD, Question, Repeats, find_repeats
 from burnish.curation.flow import Input, Job, read_items, sift
 from burnish.curation.texts import normal, prompt_of, response_of
 
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--data", type=Path, default=FOLDER.parent / "shared" / "data")
-    parser.add_argument("--threshold", type=float, default=0.6)
+    parser.add_argument("--threshold", type=float, default=THRESHOLD)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -100,4 +100,4 @@ def test_two_models_are_compared_and_judged(
     local = burnish("compare", model, "marble", *prompts, "--judge", model, "--votes", "local.jsonl", *short)
     assert local.code == 0, local.err
     assert "could not be read" in local.err
-    assert burnish("arena", "judge", "a.json", "b.json").code == 2
+    assert burnish("arena", "judge", "a.json", "b.json", "--judge", "j").code == 3

@@ -75,7 +75,7 @@ def test_scores_are_kept_and_rows_selected_by_them_with_reasons(burnish: Burnish
     with stub_endpoint(answer) as stub:
         words = ("data", "score", str(data), "--scores", str(scores), "--judge", "j", "--endpoint", stub.url)
         prices = ("--price-prompt", "1", "--price-completion", "10")
-        capped = burnish(*words, *prices, "--max-cost", "0.01", "--json")
+        capped = burnish(*words, *prices, "--max-cost", "0.007", "--json")
         first = json.loads(capped.out)
         assert capped.code == 0 and 0 < first["computed"] < 30 and first["unscored"] == 30 - first["computed"]
         second = json.loads(burnish(*words, "--json").out)

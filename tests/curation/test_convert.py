@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from burnish.curation.convert import Conversion
@@ -17,9 +17,7 @@ from burnish.data.ledger import read_ledger
 from tests.conftest import write_jsonl
 
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
-PLAIN = st.one_of(
-    st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False), TEXT
-)
+PLAIN = st.one_of(st.booleans(), st.integers(-(2**53), 2**53), st.floats(-1e9, 1e9), TEXT)
 ARGUMENTS = st.dictionaries(
     TEXT, st.recursive(PLAIN | st.none(), lambda inner: st.lists(inner, max_size=2)), max_size=3
 )
@@ -74,14 +72,17 @@ def contents(path: Path | str) -> list[Any]:
         )
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_what_is_converted_reads_back_as_the_same_content(ending: str, rows: list[dict[str, Any]]) -> None:
     with TemporaryDirectory() as folder:
         raw = write_jsonl(Path(folder) / "raw.jsonl", rows)
         before = contents(raw)
+        assume(
+            not all(isinstance(content, str) for content in before)
+        )  # all refused: there is nothing to write
         out = Path(folder) / f"out.{ending}"
         sift(Job("convert", (Input(str(raw)),), out, as_messages=True), Conversion(ending == "parquet"))
-        assert contents(out) == before
+        assert contents(out) == [content for content in before if not isinstance(content, str)]
 
 
 def test_columns_of_their_own_go_along_and_those_of_the_format_do_not(tmp_path: Path) -> None:

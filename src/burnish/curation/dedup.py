@@ -26,8 +26,8 @@ from burnish.curation.spread import spread
 from burnish.curation.texts import Part
 from burnish.errors import DataError
 
-THRESHOLD = 0.6
-"""The similarity that 5% of edited characters still leave; see curation/sketch.py."""
+THRESHOLD = 0.5
+"""Below the similarity that 5% of edited characters leave, also where a text repeats itself; edits decide the rest."""
 
 EDITS = 0.06
 """The share of characters or words that may differ: 5%, and room for rounding in short rows."""
@@ -86,7 +86,6 @@ def find_repeats(
     with Journal(folder, [*names, "scores.bin"], key=key) as journal:
         _sketch(journal, inputs, question, scores, processes=processes, progress=progress)
         rows = np.fromfile(folder / _ROWS, ROW)
-        places = (folder / _PLACES).read_text().splitlines()
         rank = _ranks(rows, question.keep, np.fromfile(folder / "scores.bin", "<f8"))
         original = _equal(rows, rank)
         found = {int(k): (int(original[k]), 1.0) for k in np.flatnonzero(original != np.arange(len(rows)))}
@@ -96,7 +95,7 @@ def find_repeats(
             found = _led_on(found)
         numbers = rows["index"]
         repeats = {int(numbers[k]): (int(numbers[o]), similarity) for k, (o, similarity) in found.items()}
-        named = {int(numbers[o]): places[o] for o, _ in found.values()}
+        named = _places(folder / _PLACES, {o: int(numbers[o]) for o, _ in found.values()})
         journal.remove()
     return Repeats(repeats, named)
 
@@ -118,7 +117,7 @@ def _sketch(
         sketches.rows["end"] += np.uint64(base)
         base += len(sketches.texts)
         journal.streams[_ROWS].write(sketches.rows.tobytes())
-        journal.streams[_PLACES].write("".join(f"{item.row.origin}\n" for item in items).encode())
+        journal.streams[_PLACES].write("".join(map(_line, items)).encode())
         wanted = [0.0] * len(items) if scores is None else [scores.get(item.key, -np.inf) for item in items]
         journal.streams["scores.bin"].write(np.array(wanted, "<f8").tobytes())
         if sketches.slots is not None:
@@ -130,13 +129,26 @@ def _sketch(
     journal.save({"done": done, "bytes": base})
 
 
+def _line(item: Item) -> str:
+    """The row's place as one line, whatever characters the file's name has."""
+    return str(item.row.origin).replace("\n", "\\n").replace("\r", "\\r") + "\n"
+
+
+def _places(path: Path, wanted: Mapping[int, int]) -> dict[int, str]:
+    """The places of the rows that others repeat, by the rows' numbers; the file has a line for every row."""
+    with path.open(encoding="utf-8") as lines:
+        return {wanted[k]: line.rstrip("\n") for k, line in enumerate(lines) if k in wanted}
+
+
 def _ranks(rows: Array, keep: str, scores: Array) -> Array:
     """Each row's place in the order of preference, 0 the best: what a group of repeats is kept by."""
-    order = {
-        "first": lambda: np.arange(len(rows)),
-        "longest": lambda: np.lexsort((rows["index"], -rows["length"].astype(np.int64))),
-        "score": lambda: np.lexsort((rows["index"], -scores)),
-    }[keep]()
+    match keep:
+        case "longest":
+            order = np.lexsort((rows["index"], -rows["length"].astype(np.int64)))
+        case "score":
+            order = np.lexsort((rows["index"], -scores))
+        case _:
+            order = np.arange(len(rows))
     rank = np.empty(len(rows), np.int64)
     rank[order] = np.arange(len(rows))
     return rank

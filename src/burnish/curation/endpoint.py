@@ -146,12 +146,15 @@ class Endpoint:
                 json=ask.body(self.name),
                 headers={"Idempotency-Key": key},
             )
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
             if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                 self.store.failed(key)  # nothing left this machine
             else:
                 self.store.doubtful()
             return self._clean(f"{type(error).__name__}: {error}")
+        except BaseException:
+            self.store.doubtful()
+            raise
 
     def _received(self, response: httpx.Response, ask: Ask, key: str) -> Reply:
         """The answer out of the response, kept."""

@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from burnish.curation.draft import Draft, stamps_of
+from burnish.curation.records import with_columns
 from burnish.curation.spread import spread
 from burnish.data.ledger import Action, Entry
 from burnish.data.read import inspect_source, read_records
 from burnish.data.reject import Record
 from burnish.data.split import content_key
 from burnish.errors import DataError, UsageError
-from burnish.types import Completion, Content, Conversation, Document, Rejected, Row
+from burnish.types import Rejected, Row
 
 CHUNK_ROWS = 500
 T = TypeVar("T")
@@ -135,23 +136,6 @@ def read_items(inputs: Iterable[Input]) -> Iterator[Item | Rejected]:
             yield row if isinstance(row, Rejected) else Item(row, record, detection.format)
 
 
-def to_record(content: Content) -> Record:
-    """The content as a record that reads back as the same content: messages, prompt and completion, or text."""
-    match content:
-        case Conversation():
-            columns = {
-                "messages": content.messages,
-                "tools": content.tools,
-                "documents": content.documents,
-                "chat_template_kwargs": content.variables,
-            }
-            return {name: value for name, value in columns.items() if value is not None}
-        case Completion():
-            return {"prompt": content.prompt, "completion": content.completion}
-        case Document():
-            return {"text": content.text}
-
-
 def chunks(values: Iterable[T], size: int = CHUNK_ROWS) -> Iterator[list[T]]:
     """The values in lists of `size`, the last one shorter."""
     iterator = iter(values)
@@ -165,7 +149,7 @@ def sift(
     """Write the rows that the judge keeps, and the ledger; with `processes` > 1 the judge is pickled to children."""
     report = Report(str(job.out), str(job.ledger_path))
     started = time.monotonic()
-    as_messages = job.as_messages or len(formats_of(job.inputs)) > 1
+    as_messages = len(formats_of(job.inputs)) > 1 or job.as_messages
     with Draft(job.out, job.ledger_path, key=job_key(job), overwrite=job.overwrite) as draft:
         _restore(report, draft.state)
         stream = chunks(islice(read_items(job.inputs), report.read, None))
@@ -246,11 +230,16 @@ def _enter(
         if verdict.record is not None and verdict.reason:
             action = "changed"
             report.changed[verdict.reason] += 1
-        record = verdict.record or (to_record(item.row.content) if as_messages else item.record)
+        record = verdict.record or _as_written(item, as_messages)
         report.written += verdict.copies
         for _ in range(verdict.copies):
             draft.write(record)
         draft.enter(_entry(item.row, action, verdict.reason, verdict.detail))
+
+
+def _as_written(item: Item, as_messages: bool) -> Record:
+    """The row as it was read, or as messages with its other columns."""
+    return with_columns(item.row.content, item.record, item.format)[0] if as_messages else item.record
 
 
 def _entry(row: Row | Rejected, action: Action, reason: str, detail: str) -> Entry:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -20,6 +20,16 @@ from burnish.errors import DataError, UsageError
 
 Short = Literal["stop", "repeat", "drop"]
 """Where a source has fewer rows than its share: fewer rows in all, rows more than once, or the share not filled."""
+
+
+def as_short(word: str) -> Short:
+    """The word as one of the rules, or the usage error that lists them."""
+    for rule in get_args(Short):
+        if word == rule:
+            return rule  # type: ignore[no-any-return]
+    raise UsageError(
+        f"--short {word!r}", rule=f"it is one of {', '.join(get_args(Short))}", remedy="write --short repeat"
+    )
 
 
 @dataclass(frozen=True)

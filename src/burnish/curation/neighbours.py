@@ -1,13 +1,13 @@
 """Near duplicates among many sketches: bands of slots give candidates, the texts themselves decide.
 
     128 slots = 42 bands of 3:  rows that agree in a whole band stand together when sorted by it
-    at similarity 0.6 two rows agree in some band with probability 1 - (1 - 0.6 ** 3) ** 42 = 0.99996
+    at similarity 0.6 two rows agree in some band with probability 1 - (1 - 0.6 ** 3) ** 42 = 0.99996, at 0.5 0.996
 
 Two texts repeat each other where their pieces are as similar as asked, their edits are few, and they do not differ in
 numbers alone. The second rule tells five scattered slips from one name replaced, which cost the same pieces.
 
-In a band's group each row is compared with the next few and with the best, so work grows with the rows and not with
-the square of a large group; groups are sorted by the next band too, so that alike stand close.
+In a large group each row is compared with the next few and with the best, so work grows with the rows and not with
+the square of a group; groups are sorted by the next band too, so that alike stand close.
 """
 
 from __future__ import annotations
@@ -20,12 +20,17 @@ import numpy as np
 
 from burnish.curation.sketch import SLOTS, Array, differ_in_numbers_only, edited_little, jaccard, piece_set
 
-MISSED = 0.001
+MISSED = 0.005
 """The share of pairs at the threshold that no band may bring together."""
 
-WINDOW = 8
+WINDOW = (4, 64)
+"""With how many that stand next to it a row is compared in a band's group: in a large set few, in a small one many."""
+
+COMPARISONS = 200_000
+"""Rows times window, where the window is between the two."""
+
 AT_ONCE = 65_536
-DEVIATIONS = 4
+DEVIATIONS = 3
 """A candidate whose MinHash says so many standard deviations less than the threshold is not looked at again."""
 
 
@@ -109,25 +114,24 @@ def _meetings(near: Near, rows: Array, start: int, width: int) -> Iterator[Array
     next_start = (start + width) % (SLOTS - width + 1)
     order = np.lexsort((near.rank[rows], _band_keys(near.slots[rows, next_start : next_start + width]), keys))
     keys, sorted_rows = keys[order], rows[order]
-    for distance in range(1, WINDOW + 1):
+    window = min(max(WINDOW[0], COMPARISONS // len(rows)), WINDOW[1])
+    for distance in range(1, min(window + 1, len(rows))):
         together = np.flatnonzero(keys[distance:] == keys[:-distance])
         if not len(together):
             return
         yield np.sort(np.stack([sorted_rows[together], sorted_rows[together + distance]], axis=1), axis=1)
-    yield _with_best(near, keys, sorted_rows)
+    yield from _with_best(near, keys, sorted_rows, window)
 
 
-def _with_best(near: Near, keys: Array, rows: Array) -> Array:
+def _with_best(near: Near, keys: Array, rows: Array, window: int) -> Iterator[Array]:
     """Each row of a group larger than the window, paired with the group's best."""
     begins = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
     sizes = np.diff(np.append(begins, len(keys)))
-    made = []
-    for begin, size in zip(begins[sizes > WINDOW + 1], sizes[sizes > WINDOW + 1], strict=True):
+    for begin, size in zip(begins[sizes > window], sizes[sizes > window], strict=True):
         members = rows[begin : begin + size]
         best = members[np.argmin(near.rank[members])]
         others = members[members != best]
-        made.append(np.sort(np.stack([np.full(len(others), best), others], axis=1), axis=1))
-    return np.concatenate(made) if made else np.zeros((0, 2), rows.dtype)
+        yield np.sort(np.stack([np.full(len(others), best), others], axis=1), axis=1)
 
 
 def _band_keys(slots: Array) -> Array:

@@ -3,7 +3,8 @@
     "the cat"  ->  pieces of 5 characters, the text padded with 4 marks on both sides:  "····t" "···th" ... "t····"
 
 m characters changed in a text of L touch at most 5m of its L + 4 pieces, so two texts whose edit rate is at most 5%
-have a Jaccard similarity of at least (L + 4 - 0.25 L) / (L + 4 + 0.25 L) > 0.6 where no piece repeats.
+have a Jaccard similarity of at least (L + 4 - 0.25 L) / (L + 4 + 0.25 L) > 0.6 where no piece repeats. Where words
+repeat it is less: 0.55 was the least of 300 texts made of 48 words.
 """
 
 from __future__ import annotations

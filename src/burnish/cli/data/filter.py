@@ -37,10 +37,10 @@ def command(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take out rows by rules: words, prompt-words, characters, turns, script, repetition, refusal, cut, odd, controls, ...
+    """Take out rows by rules: words, prompt-words, characters, turns, script, repetition, refusal, cut, odd, ...
 
-    LOW:HIGH are bounds that are still kept, and either may be left out. The first rule that a row breaks is its reason.
-    An unknown rule is answered with the list.
+    LOW:HIGH are bounds that are still kept, and either may be left out. The first rule that a row breaks is its
+    reason. An unknown rule is answered with the list.
     """
     from burnish.curation.rules import read_rules
 

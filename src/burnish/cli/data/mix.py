@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
@@ -21,7 +21,6 @@ from burnish.cli.data.options import (
 from burnish.cli.output import Output
 from burnish.curation.draft import require_writable
 from burnish.curation.flow import Job, require_other_file
-from burnish.errors import UsageError
 
 
 def command(
@@ -43,14 +42,9 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Write a weighted mixture down: exact counts by largest remainder, rows in the order of the sources."""
-    from burnish.curation.mix import Short, draw, read_weights
+    from burnish.curation.mix import as_short, draw, read_weights
 
-    if short not in get_args(Short):
-        raise UsageError(
-            f"--short {short!r}",
-            rule=f"it is one of {', '.join(get_args(Short))}",
-            remedy="write --short repeat",
-        )
+    rule = as_short(short)
     paths, weights = read_weights(data)
     inputs = inputs_of(paths, format, split)
     settings = {"weights": list(map(str, weights)), "rows": rows, "short": short, "seed": seed}
@@ -58,14 +52,7 @@ def command(
     require_other_file(out, inputs)
     require_writable(out, job.ledger_path, overwrite=overwrite)
     with Counting("rows counted") as progress:
-        judge, sizes, counts = draw(
-            inputs,
-            weights,
-            rows=rows,
-            short=short,
-            seed=seed,
-            progress=progress,  # type: ignore[arg-type]
-        )
+        judge, sizes, counts = draw(inputs, weights, rows=rows, short=rule, seed=seed, progress=progress)
     report = run(job, judge)
     output = Output(as_json=as_json)
     whole, asked = sum(counts), sum(weights)
