@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def _kappa_of_cells(cells: np.ndarray, size: int) -> np.ndarray:
     return np.where(chance < 1, (seen - chance) / np.where(chance < 1, 1 - chance, 1), 1.0)
 
 
-def fleiss_kappa(votes: Mapping[Hashable, Sequence[Hashable]], *, seed: int = 0) -> Agreement:
+def fleiss_kappa(votes: Mapping[Any, Sequence[Hashable]], *, seed: int = 0) -> Agreement:
     """Agreement of any raters, not the same for every item (Fleiss 1971, items of unequal numbers of votes)."""
     items = [list(each) for each in votes.values() if len(each) > 1]
     labels = list(dict.fromkeys(label for each in items for label in each))
