@@ -47,6 +47,10 @@ VERBS = {
     "pretrain": Verb("Train", "Train a new model on text, from random weights."),
     "runs": Verb("Train", "List the runs in a folder: model, steps, losses, state."),
     "compare": Verb("Judge", "Base and tuned model side by side on the same prompts."),
+    "winrate": Verb("Judge", "Win rates of given preferences, with intervals, and with length taken out."),
+    "arena": Verb(
+        "Judge", "Blind pairs for people or judges: vote, count, export; how many prompts are needed."
+    ),
     "chat": Verb("Use", "Ask a run, a model directory or a hub model."),
     "export": Verb(
         "Use",
