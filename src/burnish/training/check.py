@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,11 @@ from burnish.recipe.schema import Recipe
 from burnish.training.certificate import Certified, certify
 from burnish.training.counsel import counsel
 from burnish.training.oracle import settle
-from burnish.training.session import open_session, plan_of
+from burnish.training.session import open_session
+from burnish.training.stages import describe_sources, stage_of
+
+MANY_TIMES = 8
+"""How often a row is met in a run before it is worth a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class CheckReport:
     lengths: dict[str, int]
     formats: list[str]
     steps: int
+    sources: list[dict[str, Any]]
     num_parameters: int
     chat_template: str
     stop_tokens: list[str]
@@ -70,6 +75,7 @@ def check_recipe(
     recipe = fit_to_size(loaded, num_parameters).recipe
     certified = certify(recipe, progress=progress)
     certificate, data = certified.certificate, certified.data
+    stage = stage_of(recipe, data.train)
     lengths = np.concatenate([data.train.lengths, data.held_out.lengths])
     return CheckReport(
         rows=certificate.rows,
@@ -87,7 +93,8 @@ def check_recipe(
         rows_per_second=certificate.rows_per_second,
         lengths={f"p{share}": int(np.percentile(lengths, share)) for share in (5, 50, 95, 100)},
         formats=certificate.formats,
-        steps=plan_of(recipe, len(data.train)).num_steps,
+        steps=stage.plan.num_steps,
+        sources=describe_sources(stage, data.train),
         num_parameters=num_parameters,
         chat_template=certified.tokenizer.template_origin,
         stop_tokens=certificate.stop_tokens,
@@ -98,12 +105,36 @@ def check_recipe(
             *advise(recipe, num_rows=len(data.train), num_parameters=num_parameters),
             *_findings(recipe, certified),
             *counsel(certificate),
+            *_repeats(describe_sources(stage, data.train)),
         ],
     )
 
 
+def check_stages(
+    loaded: LoadedRecipe, *, progress: Progress = lambda done, total: None, oracle: bool = False
+) -> dict[str, CheckReport]:
+    """The report of every stage of a recipe, by its name; a recipe without stages is its only one."""
+    return {
+        name: check_recipe(replace(loaded, recipe=recipe), progress=progress, oracle=oracle)
+        for name, recipe in fit_to_size(loaded, count_parameters(loaded.recipe.model)).recipe.in_stages()
+    }
+
+
 def _ask(recipe: Recipe, certified: Certified) -> str:
     return str(settle(open_session(recipe, certified.tokenizer, certified.data)))
+
+
+def _repeats(sources: list[dict[str, Any]]) -> Iterator[Finding]:
+    for source in sources:
+        if source["times"] > MANY_TIMES:
+            yield Finding(
+                "datasets",
+                f"each row of {source['name']} {source['times']:g} times",
+                "beyond about four times a row teaches little that is new (arXiv 2305.16264); lower its share or the "
+                "epochs",
+            )
+        if not source["rows"]:
+            yield Finding("datasets", f"{source['name']}: no rows", "it has no part in the mixture")
 
 
 def _findings(recipe: Recipe, certified: Certified) -> Iterator[Finding]:
