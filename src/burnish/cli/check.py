@@ -12,6 +12,7 @@ from burnish.cli.progress import RowsDone
 from burnish.cli.train import AsJson, Overrides, RecipePath
 from burnish.recipe.load import load_recipe
 from burnish.training.check import CheckReport, check_stages
+from burnish.training.stages import sources_in_words
 
 
 def command(
@@ -59,7 +60,7 @@ def _print(report: CheckReport, output: Output) -> None:
     output.say("length  " + "  ".join(f"{name} {length}" for name, length in report.lengths.items()))
     output.say(f"chat template: {report.chat_template}; an answer ends at {' or '.join(report.stop_tokens)}")
     output.say(f"{report.steps:,} updates of a model of {report.num_parameters:,} parameters")
-    for line in source_lines(report.sources) if len(report.sources) > 1 else ():
+    for line in sources_in_words(report.sources) if len(report.sources) > 1 else ():
         output.say(line)
     for reason, count in report.unusual.items():
         output.say(f"  counted: {count:,} {reason.replace('_', ' ')}")
@@ -75,15 +76,3 @@ def _print(report: CheckReport, output: Output) -> None:
         output.say(f"oracle: {report.oracle}")
     if report.ok:
         output.say("every sequence keeps the rules of grading", style="green")
-
-
-def source_lines(sources: list[dict[str, Any]]) -> list[str]:
-    """What the updates take from each source, beside what was asked of it."""
-    lines = []
-    for source in sources:
-        asked = "" if source["asked"] is None else f" (asked {source['asked']:.1%} of {source['asked_of']})"
-        lines.append(
-            f"source  {source['name']}: {source['rows_used']:,} rows ({source['times']:g} x {source['rows']:,}), "
-            f"{source['share_of_rows']:.1%} of rows, {source['share_of_graded_tokens']:.1%} of graded tokens{asked}"
-        )
-    return lines

@@ -503,7 +503,7 @@ class Recipe(Keys):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise ValueError(f"stage {said.get('name', stage)!r}: {where}: {first['msg']}") from None
+            raise ValueError(f"stages: {stage.get('name', dict(stage))!r}: {where}: {first['msg']}") from None
 
 
 EITHER_OR = ({"num_epochs", "max_steps"}, {"warmup_ratio", "warmup_steps"}, {"val_set_size", "val_datasets"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,21 @@ def check_recipe(
     With `oracle` the model is loaded, and its fast path compared with plain transformers on the first batch.
     """
     num_parameters = count_parameters(loaded.recipe.model)
-    recipe = fit_to_size(loaded, num_parameters).recipe
+    return _check(fit_to_size(loaded, num_parameters).recipe, num_parameters, progress, oracle=oracle)
+
+
+def check_stages(
+    loaded: LoadedRecipe, *, progress: Progress = lambda done, total: None, oracle: bool = False
+) -> dict[str, CheckReport]:
+    """The report of every stage of a recipe, by its name; a recipe without stages is its only one."""
+    num_parameters = count_parameters(loaded.recipe.model)
+    return {
+        name: _check(recipe, num_parameters, progress, oracle=oracle)
+        for name, recipe in fit_to_size(loaded, num_parameters).recipe.in_stages()
+    }
+
+
+def _check(recipe: Recipe, num_parameters: int, progress: Progress, *, oracle: bool) -> CheckReport:
     certified = certify(recipe, progress=progress)
     certificate, data = certified.certificate, certified.data
     stage = stage_of(recipe, data.train)
@@ -110,16 +124,6 @@ def check_recipe(
     )
 
 
-def check_stages(
-    loaded: LoadedRecipe, *, progress: Progress = lambda done, total: None, oracle: bool = False
-) -> dict[str, CheckReport]:
-    """The report of every stage of a recipe, by its name; a recipe without stages is its only one."""
-    return {
-        name: check_recipe(replace(loaded, recipe=recipe), progress=progress, oracle=oracle)
-        for name, recipe in fit_to_size(loaded, count_parameters(loaded.recipe.model)).recipe.in_stages()
-    }
-
-
 def _ask(recipe: Recipe, certified: Certified) -> str:
     return str(settle(open_session(recipe, certified.tokenizer, certified.data)))
 
@@ -130,8 +134,7 @@ def _repeats(sources: list[dict[str, Any]]) -> Iterator[Finding]:
             yield Finding(
                 "datasets",
                 f"each row of {source['name']} {source['times']:g} times",
-                "beyond about four times a row teaches little that is new (arXiv 2305.16264); lower its share or the "
-                "epochs",
+                "a row met so often is learnt by heart; lower its share, or the number of updates",
             )
         if not source["rows"]:
             yield Finding("datasets", f"{source['name']}: no rows", "it has no part in the mixture")

@@ -11,7 +11,7 @@ what a later stage forgets of an earlier one is seen. A recipe without `stages` 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Protocol
@@ -211,6 +211,18 @@ def describe_all(stages: Sequence[Stage], rows: EncodedRows) -> list[dict[str, A
         )
         first_row, first_source = part.stop, first_source + len(stage.recipe.sources)
     return used
+
+
+def sources_in_words(sources: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the updates take from each source, beside what was asked of it."""
+    lines = []
+    for source in sources:
+        asked = "" if source["asked"] is None else f" (asked {source['asked']:.1%} of {source['asked_of']})"
+        lines.append(
+            f"source  {source['name']}: {source['rows_used']:,} rows ({source['times']:g} x {source['rows']:,}), "
+            f"{source['share_of_rows']:.1%} of rows, {source['share_of_graded_tokens']:.1%} of graded tokens{asked}"
+        )
+    return lines
 
 
 def _share(part: Any, whole: Any) -> float:
