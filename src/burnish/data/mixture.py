@@ -213,7 +213,8 @@ def _taken(part: Part, epoch: int, seed: int, shuffle: bool, spread: bool) -> Ro
 def _times(part: Part, epoch: int, seed: int, shuffle: bool) -> Times:
     """When each row of a part comes: one in every 1 / rate, somewhere in it."""
     within = _generator(seed, epoch, 2 * part.source + 2).random(part.count) if shuffle else 0.5
-    times: Times = (np.arange(part.count) + within) / (part.rate or 1.0)
+    places = np.arange(part.count, dtype=np.float64) + within
+    times: Times = np.asarray(places / (part.rate or 1.0), dtype=np.float64)
     return times
 
 

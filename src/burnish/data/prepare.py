@@ -7,7 +7,7 @@ Each step hands on what it keeps and writes what it does not keep to the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -23,7 +23,7 @@ from burnish.data.workers import EncodedRow
 from burnish.errors import DataError
 from burnish.recipe.choices import BadRow, TooLong
 from burnish.recipe.schema import DatasetSource, Recipe
-from burnish.types import Conversation, Document, Example, Origin, Rejected, Row
+from burnish.types import Conversation, Document, Example, Rejected, Row
 
 CHANGES = {
     "trimmed_replies": "reply trimmed by the template",
@@ -60,7 +60,7 @@ class Prepared:
 
     train: EncodedRows
     held_out: EncodedRows
-    origins: Mapping[int, Origin]
+    origins: StoredOrigins
     ledger: Ledger
 
     def fingerprint(self) -> str:

@@ -103,7 +103,8 @@ class EncodedRows(Sequence[tuple[Example, ...]]):
     @property
     def row_sources(self) -> Array:
         """The source of each row."""
-        return self.columns["view_sources"][self.columns["row_ends"] - 1]
+        sources: Array = self.columns["view_sources"][self.columns["row_ends"] - 1]
+        return sources
 
     @property
     def row_graded(self) -> Array:
