@@ -73,7 +73,8 @@ def read_rows(recipe: Recipe) -> Rows:
     ledger = Ledger()
     held_out: list[Row] = []
     unique = list(drop_duplicates(_read(recipe.sources, recipe, ledger), ledger))
-    apart, replayed = len(recipe.held_out_sources), replay_source(recipe)
+    apart = len(recipe.val_datasets) + sum(source.held_out for source in recipe.datasets)
+    replayed = replay_source(recipe)
     held_out = [row for row in unique if row.source < apart]
     train, split_off = hold_out(
         [row for row in unique if row.source >= apart and row.source != replayed],
