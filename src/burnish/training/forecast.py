@@ -24,7 +24,7 @@ from burnish.recipe.schema import Recipe
 
 GB = 1e9
 CHUNK_ROWS = 256
-_MOMENTS = {
+MOMENTS = {
     Optimizer.ADAMW: 8,
     Optimizer.PAGED_ADAMW_32BIT: 8,  # may leave the device when it is full; no less is held by then
     Optimizer.ADAMW_8BIT: 2,
@@ -93,7 +93,7 @@ def memory_of(
         weights=_weights(recipe, anatomy),
         masters=trained * 4.0 if width == 2 else 0.0,
         gradients=trained * 4.0,
-        optimizer=trained * float(_MOMENTS[recipe.optimizer]),
+        optimizer=trained * float(MOMENTS[recipe.optimizer]),
         activations=float(layers),
         logits=float(min(CHUNK_ROWS, pack_tokens) * anatomy.vocabulary * (4 + width)),
         process=process,
