@@ -8,6 +8,7 @@ run.final, run.eval_loss, run.rows
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "resume", "train"]
 __version__ = "0.1.0"
+
+# Where bitsandbytes is installed, peft imports it, and it warns of an optional kernel that nothing here uses.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def train(recipe: str | Path | None = None, /, **keys: Any) -> RunResult:

@@ -23,12 +23,12 @@ RATE = 5e-2
 @pytest.fixture(scope="session")
 def trained_run(model_directory: ModelDirectory, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     """A finished run of two steps on a tiny model; runs are made once and must not be changed."""
-    made: dict[tuple[Any, ...], Path] = {}
+    made: dict[tuple[str, str], Path] = {}
     folder = tmp_path_factory.mktemp("runs")
     data = write_jsonl(folder / "train.jsonl", [conversation(index) for index in range(16)])
 
     def make(family: str = "llama", **keys: Any) -> Path:
-        key = (family, *sorted(keys.items()))
+        key = (family, repr(sorted(keys.items())))
         if key not in made:
             settings = {
                 "model": str(model_directory(family)),

@@ -221,7 +221,7 @@ def test_bytes_that_two_layers_share_are_counted_once() -> None:
 
 MEASURE = """
 import json, sys, threading, time
-from burnish.parallel.runtime import prepare_process
+from burnish.parallel.runtime import give_back_freed_memory, prepare_process
 prepare_process()
 import torch, transformers
 from transformers.models.llama import modeling_llama
@@ -243,7 +243,9 @@ def watch():
 thread = threading.Thread(target=watch)
 thread.start()
 if sys.argv[3] == "4bit":
-    model = load_quantized(sys.argv[1], compute=torch.bfloat16, device=torch.device("cpu"))
+    model = load_quantized(
+        sys.argv[1], compute=torch.bfloat16, device=torch.device("cpu"), between=give_back_freed_memory
+    )
 else:
     model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16)
     sum(float(parameter.sum()) for parameter in model.parameters())
@@ -275,5 +277,5 @@ def test_the_peak_of_a_process_that_quantises_stays_well_below_the_model_in_full
         command = [sys.executable, "-c", MEASURE, str(tmp_path), str(model_directory("wide")), kind]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         grown[kind] = json.loads(said.splitlines()[-1])
-    assert grown["full"]["grown"] >= whole  # what is measured would see it
+    assert grown["full"]["grown"] >= 0.9 * whole  # what is measured would see it, but for blocks used again
     assert grown["4bit"]["grown"] <= 0.6 * whole, grown

@@ -23,8 +23,11 @@ from burnish.training.merge import drift_of, probe_logits, probe_rows
 from burnish.training.oracle import consult
 from burnish.training.run import prepare, resume, train
 from burnish.training.step import evaluate, take_step
+from tests.chat.families import SHARED
 
 ModelDirectory = Callable[[str], Path]
+
+ALPACA = SHARED / "alpaca" / "alpaca_gpt4_en_1k.jsonl"
 
 
 def recipe(model: Path | str, data: Path, out: Path, **keys: Any) -> Any:
@@ -200,27 +203,21 @@ def test_without_bitsandbytes_the_run_says_what_to_install(
 
 
 @pytest.mark.slow
-def test_on_marble_the_held_out_loss_over_the_course_of_training_is_within_5_percent_of_loras(
+@pytest.mark.skipif(not ALPACA.exists(), reason="../shared is absent")
+def test_marble_learns_instructions_over_4_bits_to_within_5_percent_of_loras_held_out_loss(
     tmp_path: Path,
 ) -> None:
-    """Four evaluations of three seeds: at the end alone marble's loss is near zero, and mostly the seed's doing."""
-    from burnish.experiments.thesis import write_demonstrations
-
-    write_demonstrations(tmp_path / "rows.jsonl")
+    """The last evaluation, three seeds; on marble's own questions the loss nears zero (docs/weights.md)."""
+    rows = ALPACA.read_text(encoding="utf-8").splitlines()[:600]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    keys = {"num_epochs": 1, "max_steps": None, "learning_rate": 4e-3, "val_set_size": 0.2, "max_length": 512}
     losses: dict[str, list[float]] = {"lora": [], "qlora": []}
-    keys = {
-        "max_steps": 60,
-        "global_batch_size": 16,
-        "learning_rate": 4e-3,
-        "val_set_size": 0.2,
-        "max_length": 256,
-    }
     for adapter, found in losses.items():
         for seed in range(3):
             asked = recipe("marble", tmp_path / "rows.jsonl", tmp_path, adapter=adapter, seed=seed, **keys)
             session = prepare(asked.recipe)
-            for step in range(1, 61):
+            for _ in range(session.plan.num_steps):
                 take_step(session)
-                if step % 15 == 0:
-                    found.append(evaluate(session).loss)
+            found.append(evaluate(session).loss)
+    print(losses)
     assert sum(losses["qlora"]) <= 1.05 * sum(losses["lora"]), losses

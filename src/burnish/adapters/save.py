@@ -47,7 +47,8 @@ def save_adapter(model: PreTrainedModel | PeftModel, directory: Path) -> None:
     config = model.peft_config[ADAPTER]
     try:
         model.peft_config[ADAPTER] = _plain_config(model, config)
-        model.save_pretrained(directory, state_dict=_folded(model))
+        # Rows of new tokens are in it by themselves; PEFT would add the whole resized table, base and all.
+        model.save_pretrained(directory, state_dict=_folded(model), save_embedding_layers=False)
     finally:
         model.peft_config[ADAPTER] = config
 

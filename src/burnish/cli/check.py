@@ -40,26 +40,27 @@ def command(
 
 
 def _print(report: CheckReport, output: Output) -> None:
-    kept = f"{report.kept:,} of {report.rows:,} rows kept, {report.held_out:,} of them held out"
-    share = report.graded_tokens / report.tokens
+    found = report.certificate
+    kept = f"{found.kept:,} of {found.rows:,} rows kept, {found.held_out:,} of them held out"
+    share = found.graded_tokens / found.tokens
     when = "when the certificate was made; nothing changed since" if report.reused else "now"
-    output.say(f"{kept}; read, encoded and proved at {report.rows_per_second:,.0f} rows/s {when}")
-    for source in report.formats:
+    output.say(f"{kept}; read, encoded and proved at {found.rows_per_second:,.0f} rows/s {when}")
+    for source in found.formats:
         output.say(f"format  {source}")
-    output.say(f"{report.views:,} sequences, {report.tokens:,} tokens, {share:.0%} of them graded")
+    output.say(f"{found.views:,} sequences, {found.tokens:,} tokens, {share:.0%} of them graded")
     output.say("length  " + "  ".join(f"{name} {length}" for name, length in report.lengths.items()))
-    output.say(f"chat template: {report.chat_template}; an answer ends at {' or '.join(report.stop_tokens)}")
+    output.say(f"chat template: {report.chat_template}; an answer ends at {' or '.join(found.stop_tokens)}")
     output.say(f"{report.steps:,} updates of a model of {report.num_parameters:,} parameters")
-    for reason, count in report.unusual.items():
+    for reason, count in found.unusual.items():
         output.say(f"  counted: {count:,} {reason.replace('_', ' ')}")
     for finding in report.findings:
         output.say(f"  look at {finding.key} ({finding.saw}): {finding.advice}", style="yellow")
-    for rule, count in report.violations.items():
+    for rule, count in found.violations.items():
         output.say(f"  BROKEN {count:,} times: {rule}", style="bold red")
-        for example in report.examples.get(rule, ()):
+        for example in found.examples.get(rule, ()):
             message = "" if example["message"] is None else f" message {example['message']}:"
             output.say(f"    {example['place']}:{message} {example['detail']}", style="red")
-    output.say(f"certificate: {report.certificate}")
+    output.say(f"certificate: {report.place}")
     if report.oracle is not None:
         output.say(f"oracle: {report.oracle}")
     if report.ok:

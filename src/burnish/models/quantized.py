@@ -10,9 +10,8 @@ Norms stay in fp32 and give their result in the dtype in which they were asked.
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,11 +46,17 @@ class Lazy(Protocol):
 
 
 def load_quantized(
-    name: str, *, compute: torch.dtype, device: torch.device, exact_norms: bool = True
+    name: str,
+    *,
+    compute: torch.dtype,
+    device: torch.device,
+    exact_norms: bool = True,
+    between: Callable[[], None] = lambda: None,
 ) -> PreTrainedModel:
     """The model of `name` with linear layers in 4 bits, the rest in `compute`, and norms in fp32 unless told not to.
 
-    At no time is more of it held in full precision than one tensor, its embeddings and its head.
+    At no time is more of it held in full precision than one tensor, its embeddings and its head. `between` is called
+    now and then meanwhile, to give freed memory back: quantising a matrix takes ten times its size for a moment.
     """
     directory = locate(name)
     if read_json(directory / "config.json").get("quantization_config"):
@@ -61,7 +66,7 @@ def load_quantized(
             remedy="name the model that this one was made from",
         )
     config = AutoConfig.from_pretrained(directory, local_files_only=True)
-    model = quantize(config, read_lazily(directory), compute=compute, device=device)
+    model = quantize(config, read_lazily(directory, between), compute=compute, device=device)
     if exact_norms and compute != torch.float32:
         keep_norms_exact(model)
     model.name_or_path = str(directory)  # a saved adapter names its base
@@ -74,7 +79,7 @@ def quantize(
     config: Any, weights: Mapping[str, Lazy], *, compute: torch.dtype, device: torch.device
 ) -> PreTrainedModel:
     """A causal LM of a config with these weights, each quantised as it is read; see `load_quantized`."""
-    _import_bitsandbytes()
+    _require_bitsandbytes()
     with torch.device("meta"):
         blank = AutoModelForCausalLM.from_config(config)
     kind: Any = type(blank)
@@ -132,23 +137,17 @@ def _width(layer: nn.Module) -> int:
     return int(weight.shape[0] if isinstance(layer, Conv1D) else weight.shape[1])
 
 
-def _import_bitsandbytes() -> None:
-    """UsageError without it. It warns, at import, of an optional kernel that nothing here uses."""
+def _require_bitsandbytes() -> None:
+    """UsageError without it."""
     if not is_bitsandbytes_available():
         raise UsageError(
             "bitsandbytes is not installed",
             rule="a base in 4 bits, and the 8-bit and paged optimisers, need bitsandbytes",
             remedy="pip install 'burnish[qlora]', or train with adapter=lora and optimizer=adamw",
         )
-    log = logging.getLogger("bitsandbytes")
-    before, log.level = log.level, logging.ERROR
-    try:
-        import bitsandbytes  # noqa: F401
-    finally:
-        log.setLevel(before)
 
 
-def read_lazily(directory: Path) -> dict[str, Lazy]:
+def read_lazily(directory: Path, between: Callable[[], None] = lambda: None) -> dict[str, Lazy]:
     """Every tensor of a model directory by name, read from its file, and not mapped, when asked for."""
     index = directory / "model.safetensors.index.json"
     if index.is_file():
@@ -164,11 +163,45 @@ def read_lazily(directory: Path) -> dict[str, Lazy]:
             remedy="convert the model: AutoModelForCausalLM.from_pretrained(...).save_pretrained(...) elsewhere",
         )
     weights: dict[str, Lazy] = {}
+    pause = _Pause(between)
     for path in files:
         file = safe_open(path, framework="pt", backend="pread")
         names = file.keys()  # type: ignore[no-untyped-call]
-        weights.update({name: file.get_slice(name) for name in names})  # type: ignore[no-untyped-call]
+        weights.update({name: _Read(file.get_slice(name), pause) for name in names})  # type: ignore[no-untyped-call]
     return weights
+
+
+class _Pause:
+    """Calls `between` before the next tensor, once so many bytes have been read."""
+
+    EVERY = 16e6
+
+    def __init__(self, between: Callable[[], None]) -> None:
+        self.between, self.read = between, 0
+
+    def before(self) -> None:
+        if self.read > self.EVERY:
+            self.between()
+            self.read = 0
+
+
+class _Read:
+    """A tensor of a file."""
+
+    def __init__(self, inner: Any, pause: _Pause) -> None:
+        self.inner, self.pause = inner, pause
+
+    def __getitem__(self, index: Any) -> Tensor:
+        self.pause.before()
+        tensor: Tensor = self.inner[index]
+        self.pause.read += tensor.nbytes
+        return tensor
+
+    def get_shape(self) -> list[int]:
+        return list(self.inner.get_shape())
+
+    def get_dtype(self) -> str:
+        return str(self.inner.get_dtype())
 
 
 def quantized_layers(model: nn.Module) -> Iterator[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from burnish.models.load import context_length, count_parameters
 from burnish.recipe.advice import Finding, advise
 from burnish.recipe.load import LoadedRecipe, fit_to_size
 from burnish.recipe.schema import Recipe
-from burnish.training.certificate import Certified, certify
+from burnish.training.certificate import Certificate, Certified, certify
 from burnish.training.counsel import counsel
 from burnish.training.oracle import settle
 from burnish.training.session import open_session, plan_of
@@ -21,42 +22,49 @@ from burnish.training.session import open_session, plan_of
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What a run would feed, and what is amiss. `violations` are rows that break a rule of grading, by rule."""
+    """What a run would feed, and what is amiss: what the certificate says, and what follows from it."""
 
-    rows: int
-    kept: int
-    held_out: int
-    views: int
-    tokens: int
-    graded_tokens: int
-    violations: dict[str, int]
-    examples: dict[str, list[dict[str, Any]]]
-    refused: dict[str, int]
-    cut: dict[str, int]
-    changes: dict[str, int]
-    unusual: dict[str, int]
-    rows_per_second: float
+    certificate: Certificate
+    place: Path
+    reused: bool
     lengths: dict[str, int]
-    formats: list[str]
     steps: int
     num_parameters: int
     chat_template: str
-    stop_tokens: list[str]
-    certificate: str
-    reused: bool
     oracle: str | None
     findings: list[Finding]
 
     @property
     def ok(self) -> bool:
         """Whether no example breaks a rule."""
-        return not self.violations
+        return not self.certificate.violations
 
     def as_dict(self) -> dict[str, Any]:
         """The report as `--json` prints it."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name != "findings"}
+        told = {name: getattr(self.certificate, name) for name in CERTIFIED}
+        own = {name: getattr(self, name) for name in self.__slots__ if name not in ("certificate", "place")}
         findings = [{"key": f.key, "saw": f.saw, "advice": f.advice} for f in self.findings]
-        return {"ok": self.ok, **fields, "findings": findings}
+        return {"ok": self.ok, **told, **own, "certificate": str(self.place), "findings": findings}
+
+
+CERTIFIED = [
+    "rows",
+    "kept",
+    "held_out",
+    "views",
+    "tokens",
+    "graded_tokens",
+    "violations",
+    "examples",
+    "refused",
+    "cut",
+    "changes",
+    "unusual",
+    "rows_per_second",
+    "formats",
+    "stop_tokens",
+]
+"""What of a certificate the report repeats."""
 
 
 def check_recipe(
@@ -69,35 +77,21 @@ def check_recipe(
     num_parameters = count_parameters(loaded.recipe.model)
     recipe = fit_to_size(loaded, num_parameters).recipe
     certified = certify(recipe, progress=progress)
-    certificate, data = certified.certificate, certified.data
+    data = certified.data
     lengths = np.concatenate([data.train.lengths, data.held_out.lengths])
     return CheckReport(
-        rows=certificate.rows,
-        kept=certificate.kept,
-        held_out=certificate.held_out,
-        views=certificate.views,
-        tokens=certificate.tokens,
-        graded_tokens=certificate.graded_tokens,
-        violations=certificate.violations,
-        examples=certificate.examples,
-        refused=certificate.refused,
-        cut=certificate.cut,
-        changes=certificate.changes,
-        unusual=certificate.unusual,
-        rows_per_second=certificate.rows_per_second,
+        certificate=certified.certificate,
+        place=certified.path,
+        reused=certified.reused,
         lengths={f"p{share}": int(np.percentile(lengths, share)) for share in (5, 50, 95, 100)},
-        formats=certificate.formats,
         steps=plan_of(recipe, len(data.train)).num_steps,
         num_parameters=num_parameters,
         chat_template=certified.tokenizer.template_origin,
-        stop_tokens=certificate.stop_tokens,
-        certificate=str(certified.path),
-        reused=certified.reused,
         oracle=_ask(recipe, certified) if oracle else None,
         findings=[
             *advise(recipe, num_rows=len(data.train), num_parameters=num_parameters),
             *_findings(recipe, certified),
-            *counsel(certificate),
+            *counsel(certified.certificate),
         ],
     )
 

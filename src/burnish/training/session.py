@@ -238,7 +238,9 @@ def _load_base(recipe: Recipe) -> PreTrainedModel:
     if not METHODS[recipe.adapter].quantised:
         return load_model(recipe.model)
     compute: torch.dtype = getattr(torch, recipe.dtype.value)
-    base = load_quantized(recipe.model, compute=compute, device=default_device())
+    base = load_quantized(
+        recipe.model, compute=compute, device=default_device(), between=give_back_freed_memory
+    )
     give_back_freed_memory()
     return base
 
