@@ -71,6 +71,6 @@ def _stream(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
         if tensor.numel() == 0:
             continue
         flat = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8)
-        whole = memoryview(flat.numpy())
+        whole = memoryview(flat.numpy().data)
         for start in range(0, len(whole), CHUNK):
             yield whole[start : start + CHUNK]
