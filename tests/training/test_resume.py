@@ -129,7 +129,8 @@ def test_verify_trains_the_last_interval_again_and_finds_one_changed_number(
     saved = load_checkpoint(newest)
     name = sorted(saved.weights)[0]
     saved.weights[name].view(-1)[0] += 1e-6
-    from burnish.checkpoint.files import discard, write_checkpoint
+    from burnish.checkpoint.files import write_checkpoint
+    from burnish.checkpoint.place import discard
 
     discard(newest)
     write_checkpoint(run / "checkpoints", saved)
