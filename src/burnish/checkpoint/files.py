@@ -240,7 +240,10 @@ def _copy(tensor: Tensor) -> Tensor:
 
 
 def _manifest(step: int, entries: Mapping[str, Any]) -> bytes:
-    return json.dumps({"schema": SCHEMA, "step": step, "files": entries}, indent=1).encode() + b"\n"
+    """The manifest, with a hash of itself: of a file and a manifest that disagree, the manifest is not to blame then."""
+    body = {"schema": SCHEMA, "step": step, "files": entries}
+    seal = hashlib.sha256(json.dumps(body).encode()).hexdigest()
+    return json.dumps({**body, "seal": seal}, indent=1).encode() + b"\n"
 
 
 def _damaged(directory: Path, saw: str) -> DataError:

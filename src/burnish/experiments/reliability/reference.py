@@ -89,7 +89,7 @@ def _head(draw: np.random.Generator) -> float:
         smooth=smooth, z=z, scale=scale, cap=cap,
     )  # fmt: skip
     assert hidden.grad is not None and weight.grad is not None
-    return max(_apart(float(loss), total), _apart(hidden.grad, by_hidden), _apart(weight.grad, by_weight))
+    return max(_apart(loss.detach(), total), _apart(hidden.grad, by_hidden), _apart(weight.grad, by_weight))
 
 
 def _moves(draw: np.random.Generator, name: str) -> tuple[torch.Tensor, Array]:
