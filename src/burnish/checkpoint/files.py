@@ -240,7 +240,7 @@ def _copy(tensor: Tensor) -> Tensor:
 
 
 def _manifest(step: int, entries: Mapping[str, Any]) -> bytes:
-    """The manifest, with a hash of itself: of a file and a manifest that disagree, the manifest is not to blame then."""
+    """The manifest, sealed with a hash of itself: where it and a file disagree, the file is to blame."""
     body = {"schema": SCHEMA, "step": step, "files": entries}
     seal = hashlib.sha256(json.dumps(body).encode()).hexdigest()
     return json.dumps({**body, "seal": seal}, indent=1).encode() + b"\n"

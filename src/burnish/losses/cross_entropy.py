@@ -100,9 +100,12 @@ class Grading:
 PLAIN = LogitRule()
 
 
-def chunks(rows: Tensor) -> list[tuple[int, int]]:
-    """The `[first, stop)` of the rows whose logits are held at once."""
-    size = CHUNK["cpu" if rows.device.type == "cpu" else "cuda"]
+def chunks(rows: Tensor, *, summing: bool = False) -> list[tuple[int, int]]:
+    """The `[first, stop)` of the rows whose logits are held at once.
+
+    Twice as many where after each the head's gradient, as large as the head, is added up in fp32.
+    """
+    size = CHUNK["cpu" if rows.device.type == "cpu" else "cuda"] * (1 + summing)
     return [(first, min(first + size, len(rows))) for first in range(0, len(rows), size)]
 
 
@@ -164,7 +167,7 @@ class _HeadLoss(torch.autograd.Function):
         needs = [graded and need for need in ctx.needs_input_grad[:4]]
         nll, sums = [], []
         gradients = _Gradients(hidden, weight, bias, needs, index)
-        for first, stop in chunks(hidden):
+        for first, stop in chunks(hidden, summing=needs[1]):
             logits = _linear(hidden[first:stop], weight, bias)
             part, found = grade_logits(logits, grading.rows(first, stop), rule, keep=any(needs))
             nll.append(found)
@@ -264,7 +267,7 @@ class _Gradients:
         """Round the head's gradient, out of what is used again and into a tensor of its own."""
         if self._head is not None and self._head.dtype != self._weight.dtype:
             self._head = self._head.to(self._weight.dtype)
-        elif self._head is not None and len(chunks(self._hidden)) > 1:
+        elif self._head is not None and len(chunks(self._hidden, summing=True)) > 1:
             self._head = self._head.clone()
         if self._values is not None:
             self._values = self._values.to(self._weight.dtype)

@@ -23,7 +23,8 @@ from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
 
 GB = 1e9
-CHUNK_ROWS = 256
+CHUNK_ROWS = 512
+BLOCK_BYTES = 2**22
 MOMENTS = {
     Optimizer.ADAMW: 8,
     Optimizer.PAGED_ADAMW_32BIT: 8,  # may leave the device when it is full; no less is held by then
@@ -89,13 +90,17 @@ def memory_of(
     again = recipe.gradient_checkpointing is True  # `auto` is without, until it is found not to fit
     kept = anatomy.hidden * width if again else per_layer
     layers = pack_tokens * (kept * anatomy.layers + (per_layer if again else 0))
+    rows = min(CHUNK_ROWS, pack_tokens)
+    table = anatomy.vocabulary * anatomy.hidden
+    # A trained head's gradient is summed in fp32 beside the chunk's own, and the embedding's is as large a block.
+    head = table * (4 + 3 * width) if recipe.adapter == Adapter.FULL else 0
     return Memory(
         weights=_weights(recipe, anatomy),
         masters=trained * 4.0 if width == 2 else 0.0,
         gradients=trained * 4.0,
         optimizer=trained * float(MOMENTS[recipe.optimizer]),
         activations=float(layers),
-        logits=float(min(CHUNK_ROWS, pack_tokens) * anatomy.vocabulary * (4 + width)),
+        logits=float(rows * anatomy.vocabulary * width + BLOCK_BYTES + head),
         process=process,
     )
 
