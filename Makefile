@@ -10,6 +10,7 @@ PEERS ?= benchmarks/.venv-peers
 BENCH := $(BIN)/python benchmarks/run.py --peers $(PEERS)/bin/python
 
 .PHONY: demo test test-slow check bench bench-long bench-135m bench-memory bench-tune bench-step bench-gpu bench-weights \
+	bench-curation \
 	marble thesis docs preview clean
 
 demo: $(VENV)/.ready
@@ -46,6 +47,10 @@ bench-tune: $(VENV)/.ready $(PEERS)/.ready
 # one step against a padded loop, without the peers
 bench-step: $(VENV)/.ready
 	$(BIN)/python benchmarks/step.py
+
+# planted repeats found, unlike rows merged, rows per second: 100,000 rows, two minutes
+bench-curation: $(VENV)/.ready
+	$(BIN)/python benchmarks/curation.py
 
 # every method at equal tuning effort: docs/weights.md; hours, in pieces: --budget SECONDS
 bench-weights: $(VENV)/.ready

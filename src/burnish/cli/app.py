@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -38,6 +38,7 @@ VERBS = {
     "doctor": Verb("Start", "Look at this machine: versions, devices, speed, memory, and what to mind."),
     "check": Verb("Data", "Know all that can be known of a recipe before step 0; every row is read."),
     "preview": Verb("Data", "See, token by token, what training would feed and what is graded."),
+    "data": Verb("Data", "Work on data sets: inspect, convert, deduplicate, decontaminate, filter, mix."),
     "plan": Verb(
         "Train", "What a run will compute, hold and take, and what to change where it does not fit."
     ),
@@ -46,6 +47,10 @@ VERBS = {
     "pretrain": Verb("Train", "Train a new model on text, from random weights."),
     "runs": Verb("Train", "List the runs in a folder: model, steps, losses, state."),
     "compare": Verb("Judge", "Base and tuned model side by side on the same prompts."),
+    "winrate": Verb("Judge", "Win rates of given preferences, with intervals, and with length taken out."),
+    "arena": Verb(
+        "Judge", "Blind pairs for people or judges: vote, count, export; how many prompts are needed."
+    ),
     "chat": Verb("Use", "Ask a run, a model directory or a hub model."),
     "export": Verb(
         "Use",
@@ -56,36 +61,40 @@ VERBS = {
 
 
 class LazyGroup(TyperGroup):
-    """The group of verbs: lists stubs, and imports the one verb that is called."""
+    """A group of verbs: lists stubs, and imports the one verb that is called, a module of `package`."""
+
+    table: ClassVar[dict[str, Verb]] = VERBS
+    package: ClassVar[str] = "burnish.cli"
+    words: ClassVar[str] = "burnish"
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The verbs in the order of the table."""
-        return list(VERBS)
+        return list(self.table)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """A stub with the verb's name and summary: all that a listing shows."""
-        verb = VERBS.get(cmd_name)
+        verb = self.table.get(cmd_name)
         return verb and TyperCommand(cmd_name, help=verb.summary, rich_help_panel=verb.panel)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The verb that is called, imported."""
         name = args[0]
-        if name in VERBS:
-            return name, load_verb(name), args[1:]
+        if name in self.table:
+            return name, load_verb(name, self.package), args[1:]
         if ctx.resilient_parsing:
             return None, None, args[1:]
-        near = difflib.get_close_matches(name, VERBS, n=1)
+        near = difflib.get_close_matches(name, self.table, n=1)
         raise UsageError(
-            f"burnish {name!r}",
-            rule=f"the verbs are {', '.join(VERBS)}",
-            remedy=f"say `burnish {near[0]}`" if near else "see `burnish --help`",
+            f"{self.words} {name!r}",
+            rule=f"the verbs are {', '.join(self.table)}",
+            remedy=f"say `{self.words} {near[0]}`" if near else f"see `{self.words} --help`",
         )
 
 
-def load_verb(name: str) -> Any:
+def load_verb(name: str, package: str = "burnish.cli") -> Any:
     """Import a verb's module and make a click command of its `command`."""
     with importing():
-        command = importlib.import_module(f"burnish.cli.{name}").command
+        command = importlib.import_module(f"{package}.{name}").command
     if not isinstance(command, typer.Typer):
         function, command = command, typer.Typer(add_completion=False)
         command.command(name, help=function.__doc__)(function)

@@ -20,7 +20,7 @@ import orjson
 from burnish.errors import DataError
 from burnish.types import Rejected, Row
 
-Action = Literal["dropped", "cut", "changed"]
+Action = Literal["dropped", "cut", "changed", "kept"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Entry:
     detail: str
 
     def __post_init__(self) -> None:
-        if self.action not in ("dropped", "cut", "changed"):
+        if self.action not in ("dropped", "cut", "changed", "kept"):
             raise ValueError(f"action {self.action!r}")
 
 

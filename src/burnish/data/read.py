@@ -60,7 +60,17 @@ def read_source(
     `max_samples` ends the reading after that many usable rows; rejected ones do not count.
     """
     format, stream = _open_source(source, max_line_bytes)
-    return _rows(stream, source, format.format, source_index=source_index, first_index=first_index)
+    pairs = _rows(stream, source, format.format, source_index=source_index, first_index=first_index)
+    return (row for row, _ in pairs)
+
+
+def read_records(
+    source: Source, *, source_index: int, first_index: int, max_line_bytes: int = MAX_LINE_BYTES
+) -> tuple[Detection, Iterator[tuple[Row | Rejected, Record]]]:
+    """The source's format, and its rows as `read_source` yields them, each beside the record it was made of."""
+    format, stream = _open_source(source, max_line_bytes)
+    pairs = _rows(stream, source, format.format, source_index=source_index, first_index=first_index)
+    return format, pairs
 
 
 def inspect_source(source: Source) -> Detection:
@@ -68,10 +78,15 @@ def inspect_source(source: Source) -> Detection:
     return _open_source(source, MAX_LINE_BYTES)[0]
 
 
+def raw_records(source: Source) -> Iterator[Placed]:
+    """Every record with its file and line, of any columns: for files that are read and not trained on."""
+    return _records(source, MAX_LINE_BYTES)
+
+
 def _rows(
     stream: Iterator[Placed], source: Source, format: str, *, source_index: int, first_index: int
-) -> Iterator[Row | Rejected]:
-    """Convert each record where it stands."""
+) -> Iterator[tuple[Row | Rejected, Record]]:
+    """Convert each record where it stands; a record that could not be read at all is {}."""
     taken = 0
     for index, (file, line, record) in enumerate(stream, start=first_index):
         # Rejected rows take a number too, so that a row's number is the same under any `on_bad_row`.
@@ -81,9 +96,10 @@ def _rows(
                 raise record
             content = to_content(record, format)
         except ConversionError as error:
-            yield Rejected(index, source_index, origin, str(error.reason), error.detail)
+            rejected = Rejected(index, source_index, origin, str(error.reason), error.detail)
+            yield rejected, {} if isinstance(record, ConversionError) else record
             continue
-        yield Row(index, source_index, origin, content)
+        yield Row(index, source_index, origin, content), record
         taken += 1
         if taken == source.max_samples:
             return
