@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import conversation, write_jsonl
+
+from burnish.checkpoint.files import list_checkpoints, load_checkpoint, write_checkpoint
+from burnish.checkpoint.place import discard
 
 ModelDirectory = Callable[..., Path]
 
@@ -182,3 +186,27 @@ def test_resume_goes_on_and_says_so(burnish: Any, recipe_file: Path) -> None:
     again = burnish("resume", run, "--json")
     assert again.code == 0, again.err
     assert last_line(again)["steps"] == 3
+
+
+def test_verify_says_that_the_last_interval_comes_out_the_same_and_how_where_it_does_not(
+    burnish: Any, recipe_file: Path, tmp_path: Path
+) -> None:
+    assert burnish("train", str(recipe_file), "save_steps=1").code == 0
+    run = tmp_path / "runs" / "first"
+    ran = burnish("resume", str(run), "--verify", "--json")
+    assert ran.code == 0 and last_line(ran)["equal"] is True
+    newest = list_checkpoints(run / "checkpoints")[-1]
+    saved = load_checkpoint(newest)
+    saved.state["tokens"] += 1
+    discard(newest)
+    write_checkpoint(run / "checkpoints", saved)
+    ran = burnish("resume", str(run), "--verify")
+    assert ran.code == 1 and "state tokens" in ran.out
+
+
+def test_an_interrupted_run_ends_with_130_and_says_how_to_go_on(
+    burnish: Any, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("burnish.training.run.interruptible", lambda: nullcontext(lambda: True))
+    ran = burnish("train", str(recipe_file))
+    assert ran.code == 130 and "burnish resume" in ran.out

@@ -25,7 +25,7 @@ OTHER: dict[str, Any] = {
     "max_steps": 1, "num_epochs": 1, "global_batch_size": 1, "micro_batch_size": 1, "shuffle": False,
     "dtype": "float32", "gradient_checkpointing": True, "compile": True, "eval_steps": 1, "save_steps": 1,
     "save_total_limit": 1, "early_stopping_patience": 1, "sample_prompts": ["x"], "output_dir": "o",
-    "run_name": "n", "seed": 1, "report_to": ["wandb"],
+    "on_nonfinite": "skip_batch", "run_name": "n", "seed": 1, "report_to": ["wandb"],
 }  # fmt: skip
 
 

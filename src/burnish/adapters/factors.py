@@ -13,6 +13,8 @@ import torch
 from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from torch import Tensor, nn
 
+from burnish.errors import DataError
+
 ADAPTER = "default"
 LARGEST_EXACT = 2048
 """Matrices whose shorter side is longer are decomposed by random projection: seconds, where it would be minutes."""
@@ -38,6 +40,12 @@ def frozen_factors(model: nn.Module) -> dict[str, Tensor]:
 def load_factors(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
     """Take a checkpoint's frozen matrices over."""
     for name, parameter in frozen_factors(model).items():
+        if name not in saved or saved[name].shape != parameter.shape:
+            raise DataError(
+                f"the checkpoint has no {name} of shape {list(parameter.shape)}",
+                rule="a resumed run has the frozen matrices that it began with",
+                remedy="resume with the recipe of the run: adapter and lora_r decide names and shapes",
+            )
         parameter.copy_(saved[name])
 
 

@@ -6,37 +6,62 @@
         state.json               what else the run needs to go on
         MANIFEST.json            every file's size and SHA-256; written last
 
-Written under a temporary name, flushed to disk, renamed. A directory without a manifest that verifies is not a
-checkpoint, whatever its name.
+Written under a temporary name, each file flushed to disk, the manifest last, then renamed (`checkpoint.faults` names
+every place at which that can be cut). A directory whose manifest does not verify is not a checkpoint, whatever its
+name. Two files of different steps never verify together: a manifest names one step, and each file's hash.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from burnish.errors import DataError
+from burnish.checkpoint.faults import point
+from burnish.checkpoint.place import discard, flush
+from burnish.checkpoint.space import require_room
+from burnish.checkpoint.tensors import write_stream, write_tensors
+from burnish.errors import BurnishError, DataError, Diverged
 
 MANIFEST = "MANIFEST.json"
+WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A verified checkpoint: trained weights and optimiser state by name, and the run's own state."""
+    """Trained weights and optimiser state by name, and the run's own state, all of one step."""
 
     step: int
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
+
+    def copied(self) -> Checkpoint:
+        """The same numbers in memory of their own, which the next update does not move."""
+        return Checkpoint(
+            self.step,
+            {name: _copy(tensor) for name, tensor in self.weights.items()},
+            {name: _copy(tensor) for name, tensor in self.optimizer.items()},
+            dict(self.state),
+        )
+
+    @property
+    def num_bytes(self) -> int:
+        """What its tensors take."""
+        tensors = [*self.weights.values(), *self.optimizer.values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def save_checkpoint(
@@ -48,79 +73,177 @@ def save_checkpoint(
     state: Mapping[str, Any],
 ) -> Path:
     """Write the checkpoint of `step` below `folder` and return its directory; complete once it has its name."""
-    final = folder / f"step-{step:08d}"
-    draft = folder / f".tmp-{step:08d}-{os.getpid()}"
+    return write_checkpoint(folder, Checkpoint(step, dict(weights), dict(optimizer), dict(state)))
+
+
+def write_checkpoint(folder: Path, made: Checkpoint) -> Path:
+    """Write a checkpoint; Diverged, with nothing written, where a number in it is not finite."""
+    _require_finite(made)
+    folder.mkdir(parents=True, exist_ok=True)
+    require_room(folder, made.num_bytes)
+    draft = folder / f".tmp-{made.step:08d}-{os.getpid()}"
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    save_file(
-        {name: tensor.detach().contiguous() for name, tensor in weights.items()},
-        draft / "weights.safetensors",
-    )
-    save_file(
-        {name: tensor.contiguous() for name, tensor in optimizer.items()}, draft / "optimizer.safetensors"
-    )
-    (draft / "state.json").write_text(json.dumps({"step": step, **state}, indent=1, allow_nan=False))
-    files = sorted(path for path in draft.iterdir())
-    entries = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files}
-    (draft / MANIFEST).write_text(json.dumps({"step": step, "files": entries}, indent=1))
-    for path in [*files, draft / MANIFEST, draft]:
-        _flush(path)
+    draft.mkdir()
+    try:
+        _fill(draft, made)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)  # the room it took may be what was lacking
+        raise _refused(error, draft, made.num_bytes) from error
+    return _name(draft, folder / f"step-{made.step:08d}")
+
+
+def _fill(draft: Path, made: Checkpoint) -> None:
+    said = json.dumps({"step": made.step, **made.state}, indent=1, allow_nan=False).encode()
+    entries = {
+        WEIGHTS: write_tensors(draft / WEIGHTS, made.weights),
+        OPTIMIZER: write_tensors(draft / OPTIMIZER, made.optimizer),
+        STATE: write_stream(draft / STATE, iter([memoryview(said)])),
+    }
+    write_stream(draft / MANIFEST, iter([memoryview(_manifest(made.step, entries))]))
+    point("draft", draft)
+    flush(draft)
+
+
+def _name(draft: Path, final: Path) -> Path:
+    """Give a complete draft its name; a checkpoint of that step that verifies stays, a damaged one makes way."""
     if final.exists():
-        shutil.rmtree(final)
+        try:
+            verify(final)
+        except DataError:
+            discard(final)
+        else:
+            shutil.rmtree(draft)
+            return final
+    point("rename", draft)
     draft.rename(final)
-    _flush(folder)
+    point("folder", final)
+    flush(final.parent)
     return final
 
 
 def load_checkpoint(directory: Path) -> Checkpoint:
-    """Read a checkpoint whose manifest verifies; DataError names the file that is damaged."""
-    verify(directory)
-    state = json.loads((directory / "state.json").read_text())
-    return Checkpoint(
-        step=state["step"],
-        weights=load_file(directory / "weights.safetensors"),
-        optimizer=load_file(directory / "optimizer.safetensors"),
-        state=state,
-    )
+    """Read a checkpoint whose manifest verifies; DataError names the file that is damaged.
+
+    Hashes are computed by threads while the numbers are read: verifying costs little beside reading.
+    """
+    with ThreadPoolExecutor(2) as threads:
+        checks = [threads.submit(check) for check in _checks(directory)]
+        try:
+            weights, optimizer = load_file(directory / WEIGHTS), load_file(directory / OPTIMIZER)
+            state = json.loads((directory / STATE).read_bytes())
+            unread = None
+        except Exception as error:  # a damaged file may fail in any way; its hash says why
+            unread = error
+        for check in checks:
+            check.result()
+    if unread is not None:
+        raise _damaged(directory, f"{directory}: {unread}") from unread
+    return Checkpoint(step=state["step"], weights=weights, optimizer=optimizer, state=state)
 
 
 def verify(directory: Path) -> None:
     """Compare every file with the manifest's size and hash; DataError at the first difference."""
+    for check in _checks(directory):
+        check()
+
+
+def _checks(directory: Path) -> Iterator[Any]:
+    """A call for each file of the manifest, the manifest itself being checked at once."""
     manifest = directory / MANIFEST
     if not manifest.is_file():
         raise _damaged(directory, f"{manifest} is missing")
-    for name, entry in json.loads(manifest.read_text())["files"].items():
-        path = directory / name
-        if not path.is_file():
-            raise _damaged(directory, f"{path} is missing")
-        if path.stat().st_size != entry["bytes"] or _sha256(path) != entry["sha256"]:
-            raise _damaged(directory, f"{path} differs from its manifest")
+    said = manifest.read_bytes()
+    try:
+        content = json.loads(said)
+        step, entries = content["step"], content["files"]
+        is_ours = said == _manifest(step, entries) and {WEIGHTS, OPTIMIZER, STATE} == set(entries)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        is_ours = False
+    if not is_ours:
+        raise _damaged(directory, f"{manifest} is not a manifest as burnish writes it")
+    if directory.name.startswith("step-") and directory.name != f"step-{step:08d}":
+        raise _damaged(directory, f"{manifest} is that of step {step}")
+    for name, entry in entries.items():
+        yield lambda path=directory / name, entry=entry: _check_file(directory, path, entry)
+
+
+def _check_file(directory: Path, path: Path, entry: dict[str, Any]) -> None:
+    if not path.is_file():
+        raise _damaged(directory, f"{path} is missing")
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        raise _damaged(directory, f"{path} has {size} bytes, and {entry['bytes']} in its manifest")
+    if _sha256(path) != entry["sha256"]:
+        raise _damaged(directory, f"{path} differs from its manifest")
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The named checkpoints below `folder`, oldest first; not yet verified."""
-    return sorted(path for path in folder.glob("step-*") if (path / MANIFEST).is_file())
+    return sorted(path for path in named(folder) if (path / MANIFEST).is_file())
 
 
-def newest_good(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that verifies, and what was wrong with those after it."""
+def named(folder: Path) -> list[Path]:
+    """Every directory that calls itself a checkpoint, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
+
+
+def step_of(directory: Path) -> int:
+    """The step that a checkpoint's name says."""
+    return int(directory.name.removeprefix("step-"))
+
+
+def newest_good(folder: Path, *, below: int | None = None) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that verifies (of a step before `below`), and what was wrong with those after it."""
     complaints: list[str] = []
-    for directory in reversed(list_checkpoints(folder)):
+    for directory in reversed(named(folder)):
+        if below is not None and step_of(directory) >= below:
+            continue
         try:
             return load_checkpoint(directory), complaints
         except DataError as error:
-            complaints.append(error.saw)
+            complaints.append(f"passed over: {error.saw}")
     return None, complaints
 
 
 def prune(folder: Path, *, keep: int, protect: set[int]) -> None:
     """Delete the oldest checkpoints beyond `keep`, never those of the steps in `protect`."""
     found = list_checkpoints(folder)
-    spare = [path for path in found if int(path.name.removeprefix("step-")) not in protect]
+    spare = [path for path in found if step_of(path) not in protect]
     for path in spare[: max(0, len(found) - keep)]:
-        trash = path.with_name(f".trash-{path.name}")
-        path.rename(trash)  # gone from sight at once, whatever happens to the slow delete
-        shutil.rmtree(trash)
+        discard(path)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left half written or half deleted; only for who holds the run's lock."""
+    for pattern in (".tmp-*", ".trash-*"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _require_finite(made: Checkpoint) -> None:
+    """Diverged where a weight or a moment is not finite: such a checkpoint would push out a good one."""
+    for name, tensor in [*made.weights.items(), *made.optimizer.items()]:
+        # A sum is not finite where a part is not; the exact look is needed only then.
+        if not tensor.is_floating_point() or math.isfinite(float(tensor.detach().sum())):
+            continue
+        if not bool(torch.isfinite(tensor).all()):
+            raise Diverged(
+                f"step {made.step}: {name} holds numbers that are not finite; no checkpoint was written of it",
+                rule="a checkpoint holds finite numbers; the ones before it stay",
+                remedy="lower learning_rate, and start again or resume with --allow-change=learning_rate",
+            )
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """A copy in the host's memory."""
+    return tensor.detach().to("cpu", copy=True)
+
+
+def _manifest(step: int, entries: Mapping[str, Any]) -> bytes:
+    """The manifest, sealed with a hash of itself: where it and a file disagree, the file is to blame."""
+    body = {"schema": SCHEMA, "step": step, "files": entries}
+    seal = hashlib.sha256(json.dumps(body).encode()).hexdigest()
+    return json.dumps({**body, "seal": seal}, indent=1).encode() + b"\n"
 
 
 def _damaged(directory: Path, saw: str) -> DataError:
@@ -131,14 +254,14 @@ def _damaged(directory: Path, saw: str) -> DataError:
     )
 
 
+def _refused(error: OSError, draft: Path, num_bytes: int) -> BurnishError:
+    return BurnishError(
+        f"{error.filename or draft}: {error.strerror or error}; the checkpoint has {num_bytes:,} bytes",
+        rule="a checkpoint is written whole or not at all; the ones before it are as they were",
+        remedy=f"see to the disk that holds {draft.parent}, then: burnish resume {draft.parent.parent}",
+    )
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

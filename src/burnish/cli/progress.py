@@ -19,8 +19,10 @@ from burnish.training.events import (
     Ready,
     Sampled,
     Saved,
+    Skipped,
     Stepped,
     Stopped,
+    Warned,
 )
 
 QUIET_SECONDS = 10.0
@@ -67,6 +69,10 @@ class TrainingDisplay:
                 self._ready(event)
             case Stepped():
                 self._stepped(event)
+            case Skipped():
+                self._say(f"  step {event.step:>6}  [red]batch skipped[/] {escape(event.why)}")
+            case Warned():
+                self._say(f"  step {event.step:>6}  [yellow]{escape(event.why)}[/]")
             case Audited():
                 self._say(f"  [dim]audit: {escape(event.found)}[/]")
             case Evaluated():

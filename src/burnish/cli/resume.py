@@ -1,4 +1,4 @@
-"""`burnish resume RUN`: go on where an interrupted run stopped."""
+"""`burnish resume RUN`: go on where an interrupted run stopped; `--verify` proves that this is exact."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from burnish.cli.output import Output
 from burnish.cli.progress import TrainingDisplay
 from burnish.cli.train import AsJson, Overrides, report
+from burnish.training.again import repeat_last_interval
 from burnish.training.run import resume
 
 
@@ -20,10 +21,33 @@ def command(
     allow_change: Annotated[
         str, typer.Option(help="Keys that may differ from the run's, comma-separated; `data` for other rows.")
     ] = "",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Train the last interval again and compare; writes nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with an interrupted run from its newest whole checkpoint."""
+    """Go on with an interrupted run from its newest whole checkpoint; `num_epochs=...` makes a run longer."""
+    output = Output(as_json=as_json)
+    if verify:
+        _verify(run, output)
+        return
     allowed = [key for key in allow_change.split(",") if key]
     with TrainingDisplay(Console(stderr=as_json)) as display:
         result = resume(run, overrides or [], allow_change=allowed, show=display.show)
-    report(result, Output(as_json=as_json))
+    report(result, output)
+
+
+def _verify(run: Path, output: Output) -> None:
+    found = repeat_last_interval(run)
+    output.emit(found.as_dict())
+    way = f"{run}: step {found.first} to {found.last} trained again"
+    if not found.differences:
+        output.say(f"{way}: {found.tensors} tensors and the run's state are equal, bit for bit")
+        return
+    output.say(f"{way}: {len(found.differences)} differences", style="red")
+    for difference in found.differences[:20]:
+        output.say(f"  {difference}")
+    output.say(
+        "  the same machine, versions and number of threads give the same bits; environment.json has the run's"
+    )
+    raise typer.Exit(1)

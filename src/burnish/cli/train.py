@@ -16,6 +16,9 @@ from burnish.training.reckoning import in_words
 from burnish.training.run import RunResult, train
 from burnish.training.stages import sources_in_words
 
+INTERRUPTED = 130
+"""The exit code of a run that a signal (SIGINT, SIGTERM, SIGHUP) stopped, its checkpoint saved."""
+
 RecipePath = Annotated[Path, typer.Argument(help="A YAML recipe.", metavar="RECIPE")]
 Overrides = Annotated[
     list[str] | None,
@@ -49,6 +52,6 @@ def report(result: RunResult, output: Output) -> None:
         output.say(f"  {in_words(result.reckoning)}")
     if result.stopped_by == "interrupted":
         output.say(f"  go on:   burnish resume {result.run}")
-        return
+        raise typer.Exit(INTERRUPTED)
     output.say(f"  model:   {result.final}")
     output.say(f"  next:    burnish chat {result.run}    burnish compare {result.run}")

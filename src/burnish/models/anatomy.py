@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from burnish.errors import DataError
+from burnish.models.foreign import reading
 from burnish.models.locate import locate
+
+CONFIG_RULE = "a model directory has a config.json of a causal language model that transformers knows"
+CONFIG_REMEDY = "check the directory; `burnish doctor` prints the installed versions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +53,10 @@ class Anatomy:
 
 def empty_model(name: str) -> PreTrainedModel:
     """The model of a directory or hub id on torch's meta device: no weight is read or allocated."""
-    try:
+    with reading(f"model {name!r}", rule=CONFIG_RULE, remedy=CONFIG_REMEDY):
         config = AutoConfig.from_pretrained(locate(name), local_files_only=True)
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    except (ValueError, KeyError, OSError) as error:
-        raise DataError(
-            f"model {name!r}: {error}",
-            rule="a model directory has a config.json of a causal language model that transformers knows",
-            remedy="check the directory; `burnish doctor` prints the installed versions",
-        ) from error
     return model
 
 

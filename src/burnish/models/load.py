@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +18,8 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from burnish.errors import DataError
-from burnish.models.anatomy import empty_model
+from burnish.models.anatomy import CONFIG_REMEDY, CONFIG_RULE, empty_model
+from burnish.models.foreign import reading
 from burnish.models.generate import num_positions
 from burnish.models.locate import locate, read_json
 
@@ -41,17 +43,32 @@ def load_model(
             remedy="convert the model: AutoModelForCausalLM.from_pretrained(...).save_pretrained(...) elsewhere",
         )
     kind = read_json(directory / "config.json").get("model_type")
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype or "auto", use_safetensors=True, local_files_only=True
+    with reading(
+        f"{directory} (model_type {kind!r})",
+        rule="the model loads as AutoModelForCausalLM in the installed transformers",
+        remedy="check that the directory is whole; `burnish doctor` prints the installed versions",
+    ):
+        model: PreTrainedModel
+        model, found = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=dtype or "auto",
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise DataError(
-            f"{directory} (model_type {kind!r}): {error}",
-            rule="the model loads as AutoModelForCausalLM in the installed transformers",
-            remedy="check that the directory is whole; `burnish doctor` prints the installed versions",
-        ) from error
+    _require_all_weights(directory, found)
     return model.to(device or default_device())
+
+
+def _require_all_weights(directory: Path, found: Mapping[str, Any]) -> None:
+    """DataError where a weight of the model was not in its files: transformers makes a random one up."""
+    lacking = sorted(map(str, [*found["missing_keys"], *found["mismatched_keys"]]))
+    if lacking:
+        raise DataError(
+            f"{directory}: {len(lacking)} weights are missing or have another shape, {lacking[0]} for one",
+            rule="a model's files hold every one of its weights; none is made up",
+            remedy="copy the model again; the files of a model without its head are no causal language model",
+        )
 
 
 def start_model(name: str) -> PreTrainedModel:
@@ -64,14 +81,16 @@ def start_model(name: str) -> PreTrainedModel:
             rule="`burnish pretrain` starts a model that has a config and a tokenizer, and no weights",
             remedy="to go on from these weights: burnish train; to start anew, give a directory without them",
         )
-    config = AutoConfig.from_pretrained(directory, local_files_only=True)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with reading(directory, rule=CONFIG_RULE, remedy=CONFIG_REMEDY):
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model.to(default_device())
 
 
 def context_length(name: str) -> int | None:
     """The most tokens the model has positions for, where its config says so."""
-    return num_positions(AutoConfig.from_pretrained(locate(name), local_files_only=True))
+    with reading(f"model {name!r}", rule=CONFIG_RULE, remedy=CONFIG_REMEDY):
+        return num_positions(AutoConfig.from_pretrained(locate(name), local_files_only=True))
 
 
 def count_parameters(model: str) -> int:

@@ -7,6 +7,7 @@ found in its cache). Whatever it is, its JSON is read raw before transformers se
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,24 @@ from burnish import marble
 from burnish.errors import DataError
 
 WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt"]
-BRINGS_CODE = ("auto_map", "model_file", "custom_pipelines")
+BRINGS_CODE = (
+    "auto_map",
+    "model_file",
+    "custom_pipelines",
+    "custom_generate",
+    "kernel_config",
+    "use_kernels",
+)
+CHOOSES_CODE = ("attn_implementation", "experts_implementation")
+"""In whose values transformers takes `owner/name` for kernels to fetch from the hub, and run."""
+
+READ = ("config.json", "tokenizer_config.json", "adapter_config.json", "generation_config.json")
 
 
 def locate(name: str) -> Path:
     """The directory of a model or tokenizer; DataError if there is none or if it wants to run code of its own."""
     directory = _directory(name)
-    for file in ("config.json", "tokenizer_config.json", "adapter_config.json"):
+    for file in READ:
         if (directory / file).is_file():
             _refuse_code(directory / file)
     return directory
@@ -49,7 +61,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A model directory's JSON file; DataError where it is not a JSON object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _not_a_model(path, str(error)) from error
     if not isinstance(value, dict):
         raise _not_a_model(path, f"it holds a {type(value).__name__}")
@@ -65,12 +77,30 @@ def _not_a_model(path: Path, why: str) -> DataError:
 
 
 def _refuse_code(path: Path) -> None:
-    config = read_json(path)
-    found = [key for key in BRINGS_CODE if config.get(key)]
-    found += [key for key in config if key.startswith("_attn_implementation") and "/" in str(config[key])]
-    if found:
-        raise DataError(
-            f"{path}: {found[0]} = {config[found[0]]!r}",
-            rule="burnish runs no code that comes with a model; transformers' own classes only",
-            remedy="use a model whose architecture transformers has, or remove the key if it is not needed",
-        )
+    for key, value in _entries(read_json(path)):
+        chooses = any(word in key for word in CHOOSES_CODE) and not _is_plain(value)
+        if (key in BRINGS_CODE and value) or chooses:
+            raise DataError(
+                f"{path}: {key} = {value!r}",
+                rule="burnish runs no code that comes with a model; transformers' own classes only",
+                remedy="use a model whose architecture transformers has, or remove the key if it is not needed",
+            )
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key of a JSON value with what it holds, however deep: a part of a model has a config of its own."""
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case dict() as one:
+                yield from one.items()
+                waiting.extend(one.values())
+            case list() as many:
+                waiting.extend(many)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether an implementation is one of transformers' own names (`sdpa`), or a mapping of parts to such."""
+    if isinstance(value, dict):
+        return all(_is_plain(one) for one in value.values())
+    return value is None or (isinstance(value, str) and value.replace("_", "").isalnum())

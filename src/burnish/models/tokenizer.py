@@ -18,6 +18,7 @@ from burnish.chat.template import CHATML, ChatTemplate, spelled_controls
 from burnish.data.reject import ConversionError
 from burnish.data.tools import read_calls, read_tools
 from burnish.errors import DataError
+from burnish.models.foreign import reading
 from burnish.models.identity import ChatIdentity, read_identity
 from burnish.models.locate import locate
 from burnish.types import Message
@@ -172,14 +173,12 @@ def _schema(tool: Tool) -> Any:
 
 def _load(name: str) -> PreTrainedTokenizerBase:
     directory = locate(name)
-    try:
+    with reading(
+        directory,
+        rule="a tokenizer directory holds tokenizer.json (or a format that transformers converts to it)",
+        remedy="copy the tokenizer again, or name another: tokenizer=DIR",
+    ):
         tokenizer = AutoTokenizer.from_pretrained(directory)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{directory}: {error}",
-            rule="a tokenizer directory holds tokenizer.json (or a format that transformers converts to it)",
-            remedy="copy the tokenizer again, or name another: tokenizer=DIR",
-        ) from error
     if not tokenizer.is_fast:
         raise DataError(
             f"{directory}: its tokenizer ({type(tokenizer).__name__}) has no fast form",

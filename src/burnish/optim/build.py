@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from burnish.errors import DataError
 from burnish.optim import eight_bit
 
 Group = dict[str, Any]
@@ -68,20 +69,37 @@ class Optimizer:
         return flat
 
     def load(self, flat: Mapping[str, Tensor]) -> None:
-        """Take a saved state over, by parameter name."""
+        """Take a saved state over, by parameter name; DataError where it is not that of these parameters.
+
+        A tensor of a parameter's shape is laid out in memory as the parameter is: a moment that lay otherwise would be
+        summed in another order, or, in a fused update, be read as another number's.
+        """
         by_parameter: dict[str, dict[str, Tensor]] = {}
         for key, value in flat.items():
             parameter, entry = key.rsplit("/", 1)
             by_parameter.setdefault(parameter, {})[entry] = value
+        strange = sorted(by_parameter.keys() - set(self._names.values()))
+        if strange:
+            raise DataError(
+                f"the optimiser's saved state is of {strange[0]!r}, which is not trained here",
+                rule="a resumed run trains the parameters that it trained, by name",
+                remedy="resume with the recipe of the run: adapter, lora_target_modules and freeze decide the names",
+            )
         for part in self._parts:
             for group in part.param_groups:
                 for parameter in group["params"]:
                     saved = by_parameter.get(self._names[id(parameter)], {})
                     entries = {
-                        entry: value.to(parameter.device) if value.dim() else value.clone()
+                        entry: _laid_out_as(parameter, value) if value.dim() else value.clone()
                         for entry, value in saved.items()
                     }
                     part.state[parameter] = eight_bit.restored_entries(part, entries, parameter.device)
+
+
+def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    if value.shape != parameter.shape or parameter.is_contiguous():
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _build(

@@ -14,6 +14,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from burnish.errors import DataError
+
 
 class Masters:
     """The trained parameters by name, in fp32, with their gradients summed in fp32.
@@ -66,6 +68,14 @@ class Masters:
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take saved masters over, by name; the model's copies follow."""
+        for name, parameter in self.parameters.items():
+            if name not in tensors or tensors[name].shape != parameter.shape:
+                found = f"of shape {list(tensors[name].shape)}" if name in tensors else "not there"
+                raise DataError(
+                    f"the saved weights: {name} is {found}, and has shape {list(parameter.shape)} here",
+                    rule="a resumed run trains the parameters that it trained, by name and shape",
+                    remedy="resume with the recipe of the run: model, adapter and lora_r decide names and shapes",
+                )
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[name])
         self.refresh()

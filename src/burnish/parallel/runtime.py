@@ -77,6 +77,11 @@ def device_memory() -> int:
 
     if torch.cuda.is_available():
         return int(torch.cuda.get_device_properties(0).total_memory)
+    return host_memory()
+
+
+def host_memory() -> int:
+    """The memory of the host in bytes, or this container's share of it."""
     limit = Path("/sys/fs/cgroup/memory.max")
     host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if limit.exists() and (said := limit.read_text().strip()).isdigit():

@@ -55,6 +55,13 @@ class TooLong(StrEnum):
     ERROR = "error"
 
 
+class NonFinite(StrEnum):
+    """What to do when a loss or a gradient is not a finite number."""
+
+    STOP = "stop"
+    SKIP_BATCH = "skip_batch"
+
+
 class BadRow(StrEnum):
     """What happens to a row that cannot be read."""
 

@@ -34,6 +34,7 @@ from burnish.recipe.choices import (
     Exhausted,
     MergeInto,
     MixtureRule,
+    NonFinite,
     Optimizer,
     Reasoning,
     Scheduler,
@@ -324,6 +325,10 @@ class Recipe(Keys):
     )
     max_grad_norm: Annotated[float, Field(gt=0)] | None = Field(
         default=1.0, description="Gradients longer than this are scaled down to it; null: no clipping."
+    )
+    on_nonfinite: NonFinite = Field(
+        default=NonFinite.STOP,
+        description="A loss or gradient that is not finite: stop and name its rows, or skip that batch.",
     )
     max_steps: Positive | None = Field(default=None, description="Updates to make; instead of `num_epochs`.")
     num_epochs: Positive | None = Field(

@@ -1,17 +1,65 @@
-"""What a resumed run must have in common with the run it goes on with, beside its recipe: template and data."""
+"""What a resumed run takes over, and what it must have in common with the run it goes on with."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
-from burnish.checkpoint.files import list_checkpoints
+from burnish.adapters.factors import load_factors
+from burnish.checkpoint.files import list_checkpoints, newest_good
+from burnish.data.prepare import Prepared
 from burnish.errors import UsageError
 from burnish.models.identity import short
+from burnish.recipe.schema import Recipe
 from burnish.training.directory import RunDirectory
+from burnish.training.session import Session, TrainState
 
+LENGTHS = ("num_epochs", "max_steps")
 _TEMPLATE_KEYS = frozenset({"chat_template", "chat_template_kwargs", "reasoning"})
+
+
+def recipe_of(environment: Mapping[str, Any], otherwise: Recipe) -> Recipe:
+    """The recipe that a run began with, kept apart from `resolved.yaml`, which anyone may edit."""
+    try:
+        return Recipe.model_validate(environment["recipe"])
+    except (KeyError, ValidationError):  # written by an older burnish
+        return otherwise
+
+
+def longer(saved: Recipe, asked: Recipe) -> set[str]:
+    """The keys by which a run was made longer: the one difference that needs no permission."""
+    both = {key: (getattr(saved, key), getattr(asked, key)) for key in LENGTHS}
+    return {key for key, (was, now) in both.items() if was is not None and now is not None and now > was}
+
+
+def restore(session: Session, run: RunDirectory, *, below: int | None = None) -> list[str]:
+    """Take the newest whole checkpoint over (of a step before `below`); what is to be said of it.
+
+    Without `below` the run's logs are cut to it. The start again where there is no checkpoint yet.
+    """
+    checkpoint, complaints = newest_good(run.checkpoints, below=below)
+    if below is None:
+        run.rewind(-1 if checkpoint is None else checkpoint.step)
+    if checkpoint is None:
+        return [*complaints, "no checkpoint yet: starting again from step 0"]
+    fields = {field.name for field in dataclasses.fields(TrainState)}
+    state = TrainState(**{key: value for key, value in checkpoint.state.items() if key in fields})
+    load_factors(session.model, checkpoint.weights)
+    session.masters.load(checkpoint.weights)
+    session.optimizer.load(checkpoint.optimizer)
+    session.state, session.resumed_from = state, checkpoint.step
+    notes = [*complaints, f"resuming after step {checkpoint.step}"]
+    if state.stopped_by == "finished" and state.step < session.plan.num_steps:
+        state.stopped_by = None
+        notes.append(
+            f"the run was over after {state.step} updates and has {session.plan.num_steps} now: the learning rate "
+            "goes on where the longer schedule is"
+        )
+    return notes
 
 
 def refuse_other_template(run: RunDirectory, now: str | None, *, allow: Collection[str]) -> None:
@@ -41,14 +89,30 @@ def _trained_with(run: RunDirectory) -> Iterator[tuple[str, str | None]]:
                 yield str(path), said["template_sha256"]
 
 
-def refuse_other_data(run: RunDirectory, now: str, *, allow: Collection[str]) -> None:
+def refuse_other_data(run: RunDirectory, data: Prepared, *, allow: Collection[str]) -> None:
     """UsageError where the run began with other rows, or with rows encoded otherwise."""
     if {"data", *_TEMPLATE_KEYS} & set(allow) or not (run.path / "plan.json").exists():
         return
-    before = run.read("plan.json")["data"]
-    if before != now:
+    before, now = run.read("plan.json"), describe_data(data)
+    if before.get("data") != now["data"]:
+        what = {key: (before.get(key), value) for key, value in now.items() if before.get(key) != value}
+        listed = "; ".join(f"{key}: {value}, was {was}" for key, (was, value) in what.items())
         raise UsageError(
-            f"{run.path} began with training data {before}, and its datasets now give {now}",
+            f"{run.path}: other training data than it began with: {listed}",
             rule="a resumed run is the same run: the same rows, encoded the same",
             remedy="restore the data, or say --allow-change=data",
         )
+
+
+def describe_data(data: Prepared) -> dict[str, Any]:
+    """The training data in numbers, and its fingerprint, as plan.json has them."""
+    train = data.train
+    return {
+        "data": data.fingerprint(),
+        "rows": len(train),
+        "sequences": train.num_views,
+        "held_out_rows": len(data.held_out),
+        "tokens_per_epoch": train.num_tokens,
+        "graded_tokens_per_epoch": train.num_graded,
+        "longest": int(train.lengths.max()),
+    }

@@ -50,6 +50,22 @@ class Stepped:
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """A batch whose loss or gradient was not finite, passed over by `on_nonfinite: skip_batch`; `why` has its rows."""
+
+    step: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something that training goes on with, and that its user should know."""
+
+    step: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Audited:
     """After the first update: everything that is to be trained got a gradient; `found` says so in words."""
 
@@ -98,4 +114,4 @@ class Stopped:
     why: str
 
 
-Event = Encoding | Ready | Stepped | Audited | Evaluated | Sampled | Saved | Stopped
+Event = Encoding | Ready | Stepped | Skipped | Warned | Audited | Evaluated | Sampled | Saved | Stopped

@@ -25,7 +25,7 @@ from burnish.recipe.schema import Recipe
 GB = 1e9
 CHUNK_ROWS = 512
 BLOCK_BYTES = 2**22
-_MOMENTS = {
+MOMENTS = {
     Optimizer.ADAMW: 8,
     Optimizer.PAGED_ADAMW_32BIT: 8,  # may leave the device when it is full; no less is held by then
     Optimizer.ADAMW_8BIT: 2,
@@ -98,7 +98,7 @@ def memory_of(
         weights=_weights(recipe, anatomy),
         masters=trained * 4.0 if width == 2 else 0.0,
         gradients=trained * 4.0,
-        optimizer=trained * float(_MOMENTS[recipe.optimizer]),
+        optimizer=trained * float(MOMENTS[recipe.optimizer]),
         activations=float(layers),
         logits=float(rows * anatomy.vocabulary * width + BLOCK_BYTES + head),
         process=process,

@@ -6,27 +6,54 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from burnish.adapters.factors import frozen_factors
-from burnish.checkpoint.files import prune, save_checkpoint
+from burnish.checkpoint.background import Writer
+from burnish.checkpoint.files import Checkpoint, prune
 from burnish.data.plan import due
+from burnish.errors import Diverged
 from burnish.models.generate import generate
+from burnish.parallel.runtime import host_memory, resident_bytes
+from burnish.recipe.choices import NonFinite
 from burnish.training.directory import RunDirectory
-from burnish.training.events import Audited, Event, Sampled, Saved, Stopped
+from burnish.training.events import Audited, Event, Sampled, Saved, Skipped, Stepped, Stopped, Warned
 from burnish.training.session import Session
-from burnish.training.step import evaluate, take_step
+from burnish.training.step import Abandoned, evaluate, take_step
+from burnish.training.watch import Watch
 
 SAMPLE_TOKENS = 128
 EVALUATIONS_PER_RUN = 10
+MOST_SKIPPED = 8
+"""So many batches in a row may be skipped before the weights, not the rows, are taken for the cause."""
+ROOM_FOR_A_COPY = 0.9
+"""The share of the host's memory that a save in the background may fill; past it, saving waits for the disk."""
 
 
 def training_loop(session: Session, run: RunDirectory, *, interrupted: Callable[[], bool]) -> Iterator[Event]:
     """Train from `session.state.step` to the end of the plan, or until patience or the user says stop."""
+    writer = Writer(run.checkpoints)
+    try:
+        yield from _train(session, run, writer, interrupted)
+    finally:
+        writer.close()
+
+
+def _train(
+    session: Session, run: RunDirectory, writer: Writer, interrupted: Callable[[], bool]
+) -> Iterator[Event]:
     recipe, state, last = session.recipe, session.state, session.plan.num_steps
     eval_every = evaluation_interval(recipe.eval_steps, last)
+    watch = Watch(line["loss"] for line in run.lines("metrics.jsonl") if line["kind"] == "train")
     if state.step == 0:
         yield from _judge(session)
     while state.step < last and state.stopped_by is None:
-        yield take_step(session)
+        try:
+            yield from _update(session, watch, interrupted)
+        except Abandoned:  # asked to stop within an update: nothing was moved, and the step before is saved
+            state.stopped_by = "interrupted"
+            yield from _save(session, run, writer, ends=True)
+            break
         yield from _audited(session)
+        if (written := writer.done()) is not None:
+            yield Saved(*written)
         judged_best = False
         if due(state.step, eval_every, last):
             yield from _judge(session)
@@ -34,7 +61,7 @@ def training_loop(session: Session, run: RunDirectory, *, interrupted: Callable[
         state.stopped_by = _why_stop(session, last=last, interrupted=interrupted())
         ends = state.stopped_by is not None
         if judged_best or ends or (recipe.save_steps is not None and state.step % recipe.save_steps == 0):
-            yield save(session, run)
+            yield from _save(session, run, writer, ends=ends)
     yield Stopped(state.step, state.stopped_by or "finished")
 
 
@@ -44,14 +71,37 @@ def evaluation_interval(eval_steps: float | None, num_steps: int) -> int:
     return int(share) if share >= 1 else max(1, round(share * num_steps))
 
 
-def save(session: Session, run: RunDirectory) -> Saved:
-    """Write a checkpoint, then let old ones go; the best and the newest stay."""
+def _update(session: Session, watch: Watch, interrupted: Callable[[], bool]) -> Iterator[Event]:
+    """The next update; under `on_nonfinite: skip_batch` one that is not finite moves nothing and is passed over."""
+    state = session.state
+    try:
+        stepped = take_step(session, interrupted=interrupted)
+    except Diverged as error:
+        state.skipped_in_a_row += 1
+        if session.recipe.on_nonfinite is not NonFinite.SKIP_BATCH or state.skipped_in_a_row >= MOST_SKIPPED:
+            raise
+        state.step += 1
+        state.skipped += 1
+        yield Skipped(state.step, error.saw)
+        return
+    state.skipped_in_a_row = 0
+    yield stepped
+    yield from _warned(watch, stepped)
+
+
+def _warned(watch: Watch, stepped: Stepped) -> Iterator[Warned]:
+    why = watch.see(stepped.loss)
+    if why is not None:
+        yield Warned(stepped.step, why)
+
+
+def checkpoint_of(session: Session) -> Checkpoint:
+    """What a checkpoint of this moment holds: the session's own tensors, not copies."""
     state = session.state
     resting = dataclasses.replace(
         state, stopped_by=None if state.stopped_by == "interrupted" else state.stopped_by
     )
-    path = save_checkpoint(
-        run.checkpoints,
+    return Checkpoint(
         state.step,
         weights={**session.masters.parameters, **frozen_factors(session.model)},
         optimizer=session.optimizer.state(),
@@ -60,8 +110,28 @@ def save(session: Session, run: RunDirectory) -> Saved:
             "template_sha256": session.tokenizer.identity.template_sha256,
         },
     )
-    prune(run.checkpoints, keep=session.recipe.save_total_limit, protect={state.step, state.best_step})
-    return Saved(state.step, path)
+
+
+def _save(session: Session, run: RunDirectory, writer: Writer, *, ends: bool) -> Iterator[Saved]:
+    """Begin a checkpoint, then let old ones go; the best, the newest and the one resumed from stay.
+
+    It is written while training goes on, from a copy; at the end of a run, or where the host has no room for a copy,
+    training waits for it.
+    """
+    if (before := writer.wait()) is not None:
+        yield Saved(*before)
+    state, made = session.state, checkpoint_of(session)
+    copy = not ends and resident_bytes() + made.num_bytes < ROOM_FOR_A_COPY * host_memory()
+    protected = {state.step, state.best_step, session.resumed_from}
+    limit = session.recipe.save_total_limit
+    writer.begin(
+        made,
+        copy=copy,
+        before=run.flush,
+        after=lambda: prune(run.checkpoints, keep=limit, protect=protected),
+    )
+    if not copy and (written := writer.wait()) is not None:
+        yield Saved(*written)
 
 
 def _audited(session: Session) -> Iterator[Event]:

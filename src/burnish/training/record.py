@@ -9,7 +9,18 @@ from typing import Any, Protocol
 
 from burnish.errors import UsageError
 from burnish.training.directory import RunDirectory
-from burnish.training.events import Audited, Evaluated, Event, Ready, Sampled, Saved, Stepped, Stopped
+from burnish.training.events import (
+    Audited,
+    Evaluated,
+    Event,
+    Ready,
+    Sampled,
+    Saved,
+    Skipped,
+    Stepped,
+    Stopped,
+    Warned,
+)
 
 
 class Tracker(Protocol):
@@ -39,7 +50,7 @@ class Record:
             case Sampled():
                 for sample in event.samples:
                     self._run.append("samples.jsonl", {"step": event.step, **sample})
-            case Ready() | Audited() | Saved() | Stopped():
+            case Ready() | Audited() | Skipped() | Warned() | Saved() | Stopped():
                 fields = {
                     key: str(value) if key in ("run", "path") else value
                     for key, value in asdict(event).items()

@@ -6,14 +6,11 @@ import dataclasses
 import datetime
 import platform
 import re
-import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -21,26 +18,37 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import is_bitsandbytes_available
 
-from burnish.adapters.factors import load_factors
 from burnish.adapters.save import has_adapter, has_bottleneck, merged, save_adapter
-from burnish.checkpoint.files import load_checkpoint, newest_good
-from burnish.errors import BurnishError, MemoryExhausted, UsageError
+from burnish.checkpoint.files import load_checkpoint, sweep
+from burnish.checkpoint.space import require_room
+from burnish.errors import UsageError
 from burnish.models.load import count_parameters, save_model
 from burnish.parallel.runtime import prepare_process
 from burnish.recipe.describe import resolved_yaml
 from burnish.recipe.drift import refuse_drift
 from burnish.recipe.load import LoadedRecipe, fit_to_size, load_recipe
 from burnish.recipe.methods import METHODS
+from burnish.recipe.redact import refuse_secrets
 from burnish.recipe.schema import Recipe
-from burnish.training.continuity import refuse_other_data, refuse_other_template
-from burnish.training.directory import RunDirectory, create_run, open_run
+from burnish.training.continuity import (
+    describe_data,
+    longer,
+    recipe_of,
+    refuse_other_data,
+    refuse_other_template,
+    restore,
+)
+from burnish.training.directory import RunDirectory, already_a_run, create_run, open_run
 from burnish.training.events import Encoding, Event, Ready
+from burnish.training.exhaustion import memory_errors
+from burnish.training.forecast import MOMENTS
+from burnish.training.interrupt import interruptible
 from burnish.training.loop import training_loop
 from burnish.training.merge import as_json, merge_quantized
 from burnish.training.oracle import settle
 from burnish.training.reckoning import Reckoning
 from burnish.training.record import Record
-from burnish.training.session import Session, TrainState, open_session
+from burnish.training.session import Session, open_session
 from burnish.training.stages import Readied, describe_all, ready
 
 Show = Callable[[Event], None]
@@ -85,12 +93,24 @@ def train(loaded: LoadedRecipe, *, from_scratch: bool = False, show: Show = lamb
     recipe = loaded.recipe
     run = create_run(recipe.output_dir, recipe.run_name or default_name(recipe))
     with run.locked():
-        (run.path / "resolved.yaml").write_text(resolved_yaml(loaded), encoding="utf-8")
+        refuse_secrets(loaded)
+        if (run.path / "resolved.yaml").exists():  # another process was quicker between the look and the lock
+            raise already_a_run(run.path)
         if loaded.path is not None:
-            (run.path / "recipe.yaml").write_bytes(loaded.path.read_bytes())
+            run.replace("recipe.yaml", loaded.path.read_bytes())
         # A template that prints a date prints that of the first day, whenever the run is gone on with.
         today = datetime.date.today().isoformat()
-        run.write("environment.json", {**environment(settings), "from_scratch": from_scratch, "date": today})
+        run.write(
+            "environment.json",
+            {
+                **environment(settings),
+                "from_scratch": from_scratch,
+                "date": today,
+                "recipe": recipe.model_dump(mode="json"),
+            },
+        )
+        # Last: a directory without it is no run, and one with it can be gone on with.
+        run.replace("resolved.yaml", resolved_yaml(loaded).encode())
         return _train_in(run, recipe, show)
 
 
@@ -104,15 +124,17 @@ def resume(
     """Go on with an interrupted run from its newest whole checkpoint; a finished run stays finished.
 
     `overrides` (key=value) change the run's recipe, and only where `allow_change` names the key; `data` there allows
-    other rows than the run began with.
+    other rows than the run began with. A larger `num_epochs` or `max_steps` needs no permission.
     """
     prepare_process()
     run = open_run(path)
     asked = load_recipe(run.path / "resolved.yaml", overrides)
-    changes = refuse_drift(load_recipe(run.path / "resolved.yaml").recipe, asked.recipe, allow=allow_change)
     with run.locked():
-        if changes:
-            (run.path / "resolved.yaml").write_text(resolved_yaml(asked), encoding="utf-8")
+        began = run.read("environment.json")
+        saved = recipe_of(began, asked.recipe)
+        if refuse_drift(saved, asked.recipe, allow={*allow_change, *longer(saved, asked.recipe)}):
+            run.replace("resolved.yaml", resolved_yaml(asked).encode())
+            run.write("environment.json", {**began, "recipe": asked.recipe.model_dump(mode="json")})
         return _train_in(run, asked.recipe, show, resuming=True, allow=allow_change)
 
 
@@ -133,17 +155,19 @@ def _open(recipe: Recipe, readied: Readied, *, from_scratch: bool) -> Session:
 def _train_in(
     run: RunDirectory, recipe: Recipe, show: Show, *, resuming: bool = False, allow: Collection[str] = ()
 ) -> RunResult:
-    with _memory_errors(recipe):
+    with memory_errors(recipe):
         settings = run.read("environment.json")
         date = datetime.date.fromisoformat(settings["date"]) if "date" in settings else None
         readied = ready(recipe, date=date, progress=lambda done, total: show(Encoding(done, total)))
         _keep_certificates(run, readied)
         if resuming:
             refuse_other_template(run, readied.tokenizer.identity.template_sha256, allow=allow)
-            refuse_other_data(run, readied.data.fingerprint(), allow=allow)
+            refuse_other_data(run, readied.data, allow=allow)
         session = _open(recipe, readied, from_scratch=settings["from_scratch"])
         # A resumed run was asked at its start, and goes on as it was.
-        notes = _restore(session, run) if resuming else [f"oracle: {settle(session)}"]
+        sweep(run.checkpoints)
+        notes = restore(session, run) if resuming else [f"oracle: {settle(session)}"]
+        _require_room(session, run)
         notes += [
             f"nothing changed since {certified.path} was made: no row is rendered or tokenised again"
             for certified in readied.certified
@@ -196,19 +220,12 @@ def _events(session: Session, run: RunDirectory, notes: list[str]) -> Iterator[E
         yield from training_loop(session, run, interrupted=interrupted)
 
 
-def _restore(session: Session, run: RunDirectory) -> list[str]:
-    """Take the newest whole checkpoint over; from the start again where there is none yet."""
-    checkpoint, complaints = newest_good(run.checkpoints)
-    if checkpoint is None:
-        run.rewind(-1)
-        return [*complaints, "no checkpoint yet: starting again from step 0"]
-    fields = {field.name for field in dataclasses.fields(TrainState)}
-    session.state = TrainState(**{key: value for key, value in checkpoint.state.items() if key in fields})
-    load_factors(session.model, checkpoint.weights)
-    session.masters.load(checkpoint.weights)
-    session.optimizer.load(checkpoint.optimizer)
-    run.rewind(checkpoint.step)
-    return [*complaints, f"resuming after step {checkpoint.step}"]
+def _require_room(session: Session, run: RunDirectory) -> None:
+    """Refuse to start where the disk could not hold two checkpoints and the finished model."""
+    trained = sum(parameter.numel() for parameter in session.masters.parameters.values())
+    whole = sum(p.numel() * p.element_size() for p in session.model.parameters())
+    checkpoint = trained * (4 + MOMENTS[session.recipe.optimizer])
+    require_room(run.path, 2 * checkpoint + whole, for_what="this run (two checkpoints and final/)")
 
 
 def _finish(session: Session, run: RunDirectory, reckoning: Reckoning) -> RunResult:
@@ -221,15 +238,16 @@ def _finish(session: Session, run: RunDirectory, reckoning: Reckoning) -> RunRes
             session.masters.load(load_checkpoint(best).weights)
     tokenizer = session.tokenizer
     if finished:
-        # A bottleneck cannot be merged: final/ is the base then, with the bottleneck beside its weights as well.
-        places = [run.adapter, run.final] if has_bottleneck(session.model) else [run.adapter]
-        for place in places if has_adapter(session.model) else []:
-            save_adapter(session.model, place)
-            tokenizer.tokenizer.save_pretrained(place)
+        if has_adapter(session.model):
+            with run.filled(run.adapter) as place:
+                _save_adapter(session, place)
+        with run.filled(run.final) as place:
+            # A bottleneck cannot be merged: final/ is the base then, with the bottleneck beside its weights as well.
+            if has_bottleneck(session.model):
+                _save_adapter(session, place)
+            model = _merged(session, run)
+            save_model(model, tokenizer.tokenizer, place, stop_ids=tokenizer.stop_ids)
             tokenizer.identity.write(place)
-        model = _merged(session, run)
-        save_model(model, tokenizer.tokenizer, run.final, stop_ids=tokenizer.stop_ids)
-        tokenizer.identity.write(run.final)
     result = RunResult(
         run=run.path,
         final=run.final,
@@ -248,6 +266,12 @@ def _finish(session: Session, run: RunDirectory, reckoning: Reckoning) -> RunRes
     return result
 
 
+def _save_adapter(session: Session, place: Path) -> None:
+    save_adapter(session.model, place)
+    session.tokenizer.tokenizer.save_pretrained(place)
+    session.tokenizer.identity.write(place)
+
+
 def _merged(session: Session, run: RunDirectory) -> PreTrainedModel:
     """The model that `final/` holds; of a base in 4 bits, merge.json says how far it is from the one trained."""
     if not METHODS[session.recipe.adapter].quantised:
@@ -264,7 +288,6 @@ def _row_counts(session: Session) -> dict[str, Any]:
 
 def describe_plan(session: Session) -> dict[str, Any]:
     """The plan in numbers, as plan.json holds it."""
-    train = session.data.train
     return {
         "steps": session.plan.num_steps,
         "steps_per_epoch": session.plan.plans[-1].steps_per_epoch,
@@ -272,15 +295,9 @@ def describe_plan(session: Session) -> dict[str, Any]:
             {"name": stage.name, "first_step": first, "steps": stage.plan.num_steps}
             for stage, first in zip(session.stages, session.plan.first_steps, strict=False)
         ],
-        "sources": describe_all(session.stages, train),
+        "sources": describe_all(session.stages, session.data.train),
         "held_out_sources": held_out_sources(session),
-        "data": session.data.fingerprint(),
-        "rows": len(train),
-        "sequences": train.num_views,
-        "held_out_rows": len(session.data.held_out),
-        "tokens_per_epoch": train.num_tokens,
-        "graded_tokens_per_epoch": train.num_graded,
-        "longest": int(train.lengths.max()),
+        **describe_data(session.data),
         "trainable_parameters": session.trainable.parameters,
         "parameters": session.trainable.of,
         "trainable_share": session.trainable.share,
@@ -324,44 +341,6 @@ def default_name(recipe: Recipe) -> str:
     """A run's name where the recipe has none: model, method, time."""
     model = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(recipe.model).name).strip("-.") or "model"
     return f"{model[:32]}-{recipe.adapter.value}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Within the block the first Ctrl-C only asks to stop (after the step in hand); the second one stops at once."""
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: whoever runs the thread handles signals
-        before = {}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _memory_errors(recipe: Recipe) -> Iterator[None]:
-    try:
-        yield
-    except BurnishError:
-        raise
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
-            raise
-        raise MemoryExhausted(
-            f"out of memory with micro_batch_size {recipe.micro_batch_size}, max_length {recipe.max_length}: {error}",
-            rule="weights, optimiser and the activations of one micro-batch fit in memory together",
-            remedy="set micro_batch_size=1 (the loss stays the same), then gradient_checkpointing=true, adapter=lora",
-        ) from error
 
 
 def as_recipe(recipe: str | Path | None, overrides: Mapping[str, Any]) -> LoadedRecipe:

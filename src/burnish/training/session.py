@@ -57,6 +57,8 @@ class TrainState:
     best_step: int = 0
     evaluations_without_better: int = 0
     stopped_by: str | None = None
+    skipped: int = 0
+    skipped_in_a_row: int = 0
 
 
 @dataclass(slots=True)
@@ -82,6 +84,7 @@ class Session:
     notes: tuple[str, ...] = ()
     audit: Audit | None = None
     audit_told: bool = False
+    resumed_from: int = 0
     state: TrainState = field(default_factory=TrainState)
     ahead: Ahead[list[Pack]] = field(init=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -26,8 +27,15 @@ ROWS_NAMED = 8
 Array = np.ndarray[tuple[int], np.dtype[Any]]
 
 
-def take_step(session: Session) -> Stepped:
-    """Make the next update of the plan; Diverged if its loss or gradient is not finite (nothing is moved then)."""
+class Abandoned(Exception):
+    """The user asked to stop while an update was being computed; nothing was moved."""
+
+
+def take_step(session: Session, *, interrupted: Callable[[], bool] = lambda: False) -> Stepped:
+    """Make the next update of the plan; Diverged if its loss or gradient is not finite (nothing is moved then).
+
+    An update of many packs is given up between two of them (`Abandoned`) once `interrupted` says so.
+    """
     started = time.perf_counter()
     step = session.state.step
     packs = session.ahead.take(step)
@@ -39,7 +47,7 @@ def take_step(session: Session) -> Stepped:
         pack_attention(session.model, packed=session.forward.packed),
         watching_experts(session.model) if first else nullcontext() as owed,
     ):
-        summed, source_sums = _backward(session, packs)
+        summed, source_sums = _backward(session, packs, interrupted)
     norm = session.masters.clip(session.recipe.max_grad_norm, over=denominator)
     # The one wait for the device in a step: what is logged and what says whether to move.
     total, length, *by_source = torch.stack([summed, norm, *source_sums.values()]).tolist()
@@ -79,11 +87,16 @@ def take_step(session: Session) -> Stepped:
     )
 
 
-def _backward(session: Session, packs: list[Pack]) -> tuple[Tensor, dict[int, Tensor]]:
+def _backward(
+    session: Session, packs: list[Pack], interrupted: Callable[[], bool]
+) -> tuple[Tensor, dict[int, Tensor]]:
     """Sum the gradient of sum(weight * nll) over all packs; that sum, and the plain sum of -ln p of each source."""
     sums: list[Tensor] = []
     by_source: dict[int, Tensor] = {}
     for pack in packs:
+        if sums and interrupted():
+            session.masters.zero_grad()
+            raise Abandoned
         part, nll = session.forward.loss(pack)
         part.backward()  # type: ignore[no-untyped-call]
         sums.append(part.detach())

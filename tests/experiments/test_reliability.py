@@ -1,0 +1,97 @@
+"""The campaigns in their reduced forms, and that each of them sees a defect that is planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from burnish.checkpoint import files
+from burnish.experiments.reliability import artifacts, cuts, kills, mutants, readers, reference, saves
+from burnish.experiments.reliability.__main__ import HEAD, write_down
+from burnish.experiments.reliability.outcome import Outcome, upper_bound
+
+
+def test_the_bound_is_that_of_clopper_and_pearson() -> None:
+    assert upper_bound(0, 200) == pytest.approx(1 - 0.05 ** (1 / 200), rel=1e-9)
+    assert upper_bound(1, 20) == pytest.approx(0.2161, abs=1e-4)
+    assert upper_bound(3, 3) == upper_bound(0, 0) == 1.0
+
+
+def test_every_kind_of_damage_is_detected_and_one_that_is_not_checked_for_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert saves.damage(tmp_path / "a", seed=1, trials=40).failures == []
+    monkeypatch.setattr(files, "_check_file", lambda directory, path, entry: None)
+    assert saves.damage(tmp_path / "b", seed=1, trials=40).failures
+
+
+def test_readers_keep_refuse_or_drop_and_a_changed_text_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "LARGEST", 1 << 40)  # this process holds the other tests' torch
+    assert readers.fuzz_readers(tmp_path, seed=1, trials=400).failures == []
+    whole = readers._of
+    monkeypatch.setattr(readers, "_of", lambda row: (text + "!" for text in whole(row)))
+    assert readers.fuzz_readers(tmp_path, seed=1, trials=40).failures
+
+
+def test_our_arithmetic_is_the_reference_s_and_a_wrong_formula_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert reference.differential(tmp_path, seed=1, trials=50).failures == []
+    monkeypatch.setattr(reference, "head_reference", lambda *a, **k: (1.0, a[0], a[1]))
+    assert len(reference.differential(tmp_path, seed=1, trials=5).failures) == 1
+
+
+def test_a_line_of_the_table_takes_the_place_of_the_campaign_s_last_one(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n\n{HEAD}\n|---|\n\nafter\n")
+    for trials in (5, 500):
+        for code in ("F10", "F5"):
+            write_down(Outcome(code, "x", 1, trials=trials), page)
+    lines = page.read_text().splitlines()
+    rows = [line.split("|") for line in lines if line.startswith("| F")]
+    assert [(row[1].strip(), row[3].strip()) for row in rows] == [("F5", "500"), ("F10", "500")]
+    assert lines[0] == "before" and lines[-1] == "after"
+
+
+@pytest.mark.slow
+def test_f1_in_small(tmp_path: Path) -> None:
+    assert kills.kills(tmp_path, seed=3, trials=12).failures == []
+
+
+@pytest.mark.slow
+def test_f2_and_f4(tmp_path: Path) -> None:
+    assert saves.fault_points(tmp_path / "a", seed=1).failures == []
+    assert saves.disk_faults(tmp_path / "b", seed=1, writes=12).failures == []
+
+
+@pytest.mark.slow
+def test_f3_in_small(tmp_path: Path) -> None:
+    assert kills.signals(tmp_path, seed=3, trials=4).failures == []
+
+
+@pytest.mark.slow
+def test_f6_in_small(tmp_path: Path) -> None:
+    assert kills.company(tmp_path, seed=3, trials=2).failures == []
+
+
+@pytest.mark.slow
+def test_f9_in_small_and_it_sees_planted_defects(tmp_path: Path) -> None:
+    assert cuts.cut_invariance(tmp_path / "a", seed=1, trials=30).failures == []
+    assert all(apart > 100 * cuts.MOST for _, apart in cuts.planted(tmp_path / "b", seed=1))
+
+
+@pytest.mark.slow
+def test_f12_in_small(tmp_path: Path) -> None:
+    assert artifacts.mutate_artifacts(tmp_path, seed=1, trials=60).failures == []
+
+
+@pytest.mark.slow
+def test_f15_in_small_and_a_mutant_that_changes_nothing_survives(tmp_path: Path) -> None:
+    outcome = mutants.mutate_own(tmp_path, seed=1, trials=6)
+    assert len(outcome.failures) <= 2
+    name = "burnish.checkpoint.tensors"
+    root = mutants.PACKAGE.parents[1]
+    assert not mutants._is_killed(name, mutants._source(name), root, tmp_path)
