@@ -102,6 +102,7 @@ class Forward:
 
         A chunk of logits at a time, no gradient.
         """
+        self._check(pack)
         if not self.packed or self.head is None:
             logits = self.logits(pack)
             summed, nll = _plain_loss(logits, pack, 0.0, 0.0)

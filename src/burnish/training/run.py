@@ -164,9 +164,11 @@ def _train_in(
             refuse_other_template(run, readied.tokenizer.identity.template_sha256, allow=allow)
             refuse_other_data(run, readied.data, allow=allow)
         session = _open(recipe, readied, from_scratch=settings["from_scratch"])
-        # A resumed run was asked at its start, and goes on as it was.
+        # Asked of a resumed run too, of the weights and rows that it began with: what was switched off then is
+        # switched off again, and the first pack goes the way that it went.
+        found = settle(session)
         sweep(run.checkpoints)
-        notes = restore(session, run) if resuming else [f"oracle: {settle(session)}"]
+        notes = restore(session, run) if resuming else [f"oracle: {found}"]
         _require_room(session, run)
         notes += [
             f"nothing changed since {certified.path} was made: no row is rendered or tokenised again"
