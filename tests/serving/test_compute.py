@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,15 @@ from burnish.serving.roster import Roster, load_roster
 
 ModelDirectory = Callable[..., Path]
 PROMPTS = [[5, 9, 11], [7] * 40, [40, 41], [3, 4, 5, 6, 7, 8], [100]]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """With several threads a row's bits were seen to depend on its company (CI, 20 November 2026): not yet understood."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def logits_of(computer: Computer, prompts: Sequence[Sequence[int]], steps: int = 6) -> list[torch.Tensor]:
