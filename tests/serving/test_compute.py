@@ -21,7 +21,7 @@ PROMPTS = [[5, 9, 11], [7] * 40, [40, 41], [3, 4, 5, 6, 7, 8], [100]]
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """With several threads a row's bits were seen to depend on its company (CI, 20 November 2026): not yet understood."""
+    """With several threads a row's bits depended on its company (CI, 20 November 2026): not understood yet."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
