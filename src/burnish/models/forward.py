@@ -99,6 +99,7 @@ class Forward:
 
     def judge(self, pack: Pack) -> tuple[Tensor, Tensor]:
         """sum(weight * nll), and whether each target is the first choice `(G,)`; a chunk of logits at a time."""
+        self._check(pack)
         if not self.packed or self.head is None:
             logits = self.logits(pack)
             summed, _ = _plain_loss(logits, pack, 0.0, 0.0)

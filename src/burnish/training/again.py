@@ -70,10 +70,9 @@ def repeat_last_interval(path: str | Path) -> Repetition:
         session = open_session(
             recipe, certified.tokenizer, certified.data, from_scratch=settings["from_scratch"]
         )
+        settle(session)
         restore(session, run, below=saved.step)
         first = session.state.step
-        if first == 0:
-            settle(session)
         session.state.stopped_by = None
         beside = RunDirectory(Path(place))
         for _ in training_loop(session, beside, interrupted=lambda: session.state.step >= saved.step):

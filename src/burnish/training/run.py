@@ -158,9 +158,11 @@ def _train_in(
         session = open_session(
             recipe, certified.tokenizer, certified.data, from_scratch=settings["from_scratch"]
         )
-        # A resumed run was asked at its start, and goes on as it was.
+        # Asked of a resumed run too, of the weights and rows that it began with: what the oracle switched off then is
+        # switched off again, and the first pack goes the way that it went.
+        found = settle(session)
         sweep(run.checkpoints)
-        notes = restore(session, run) if resuming else [f"oracle: {settle(session)}"]
+        notes = restore(session, run) if resuming else [f"oracle: {found}"]
         _require_room(session, run)
         if certified.reused:
             notes.append(

@@ -99,7 +99,8 @@ def kills(place: Path, *, seed: int, trials: int = 200) -> Outcome:
         failure = _kill_until_done(benches[name], f"run-{runs}", outcome, rng, left=trials - outcome.trials)
         if failure is not None:
             outcome.failures.append(f"{name}, run {runs} (kills {before + 1} to {outcome.trials}): {failure}")
-        shutil.rmtree(benches[name].place / f"run-{runs}", ignore_errors=failure is None)
+        else:
+            shutil.rmtree(benches[name].place / f"run-{runs}", ignore_errors=True)
         runs += 1
     outcome.margin = f"{runs} runs of {len(benches)} configurations"
     return outcome
