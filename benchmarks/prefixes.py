@@ -24,7 +24,8 @@ from typing import Any
 from burnish.data.pack import Pack, pack_all
 from burnish.data.survey import survey
 from burnish.recipe.load import load_recipe
-from burnish.training.session import encode_recipe, plan_of
+from burnish.training.session import encode_recipe
+from burnish.training.stages import plan_of
 
 Row = dict[str, Any]
 RULES = [
@@ -106,7 +107,7 @@ def measure(name: str, rows: Iterator[Row], template: Path, given: argparse.Name
     }
     recipe = load_recipe(None, keys).recipe
     _, prepared = encode_recipe(recipe)
-    plan = plan_of(recipe, len(prepared.train))
+    plan = plan_of(recipe, prepared.train)
     plain = partial(pack_all, max_tokens=given.max_tokens)
     shared = partial(pack_all, max_tokens=given.max_tokens, share_prefixes=True)
     told, apart = (survey(prepared.train, plan, lay_out, most=10**6) for lay_out in (shared, plain))

@@ -81,7 +81,7 @@ def test_no_more_rows_are_encoded_or_read_than_are_shown(
     preview: Any, hundred: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded, read = [], []
-    encode, source = Encoder.encode, sample.read_source
+    encode, source = Encoder.encode, sample.read_rows_of
     monkeypatch.setattr(Encoder, "encode", lambda self, row: encoded.append(row.index) or encode(self, row))
 
     def counted(*given: Any, **named: Any) -> Any:
@@ -89,7 +89,7 @@ def test_no_more_rows_are_encoded_or_read_than_are_shown(
             read.append(row.index)
             yield row
 
-    monkeypatch.setattr(sample, "read_source", counted)
+    monkeypatch.setattr(sample, "read_rows_of", counted)
     shown = preview(hundred)
     assert encoded == [0, 1, 2]
     assert read == [0, 1, 2, 3]  # the fourth tells whether there are more

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from burnish.data.plan import PackingPlan, Plan, due, permutation
+from burnish.data.mixture import permutation
+from burnish.data.plan import PackingPlan, Plan, due
 
 
 def plan(rows: int = 10, batch: int = 4, epochs: int = 2, seed: int = 0, **more: object) -> Plan:

@@ -55,6 +55,10 @@ sources = st.fixed_dictionaries(
         "weight": st.floats(1e-6, 1e6),
         "max_samples": st.integers(1, 10**9),
         "name": names,
+        "mix": st.floats(1e-6, 1e6),
+        "epochs": st.floats(1e-3, 1e3),
+        "cap": st.integers(1, 10**9),
+        "group": names,
     },
 )
 recipes = st.fixed_dictionaries(
@@ -67,6 +71,12 @@ recipes = st.fixed_dictionaries(
             words.filter(lambda key: key != "messages"), plain, max_size=3
         ),
         "val_set_size": st.integers(1, 500) | st.floats(0, 0.99),
+        "mixture": st.sampled_from(choices.MixtureRule),
+        "group_mix": st.dictionaries(words, st.floats(1e-6, 1e6), max_size=2),
+        "replay": st.fixed_dictionaries({"path": st.just("data.jsonl"), "share": st.floats(1e-6, 0.99)}),
+        "stages": st.lists(
+            st.fixed_dictionaries({"datasets": st.just("data.jsonl"), "name": words}), max_size=2
+        ),
         "adapter": st.sampled_from(choices.Adapter),
         "lora_r": st.integers(1, 512),
         "lora_target_modules": names | st.lists(names, max_size=3),

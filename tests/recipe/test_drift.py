@@ -12,7 +12,9 @@ from burnish.recipe.schema import Recipe
 
 OTHER: dict[str, Any] = {
     "model": "other", "tokenizer": "t", "chat_template": "c.jinja", "chat_template_kwargs": {"a": 1},
-    "datasets": "other", "val_set_size": 5, "val_datasets": ["v"], "train_on": "last", "reasoning": "off",
+    "datasets": "other", "val_set_size": 5, "val_datasets": ["v"], "mixture": "weights",
+    "mixture_temperature": 3.0, "group_mix": {"g": 2.0}, "on_exhausted": "drop",
+    "replay": {"path": "r", "share": 0.5}, "stages": [{"num_epochs": 2}], "train_on": "last", "reasoning": "off",
     "max_length": 9, "on_too_long": "error", "on_bad_row": "drop", "packing": False,
     "share_prefixes": False, "adapter": "lora", "lora_r": 1,
     "lora_alpha": 1, "lora_dropout": 0.1, "lora_target_modules": "q", "lora_plus_ratio": 2.0,

@@ -27,10 +27,10 @@ from tests.conftest import conversation, write_jsonl
 ModelDirectory = Callable[[str], Path]
 
 
-def recipe(model: Path, data: Path, out: Path, **keys: Any) -> Any:
+def recipe(model: Path, data: Path | None, out: Path, **keys: Any) -> Any:
     settings = {
         "model": str(model),
-        "datasets": str(data),
+        "datasets": None if data is None else str(data),
         "output_dir": str(out),
         "run_name": "run",
         "dtype": "float32",

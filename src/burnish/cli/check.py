@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,7 +11,8 @@ from burnish.cli.output import Output
 from burnish.cli.progress import RowsDone
 from burnish.cli.train import AsJson, Overrides, RecipePath
 from burnish.recipe.load import load_recipe
-from burnish.training.check import CheckReport, check_recipe
+from burnish.training.check import CheckReport, check_stages
+from burnish.training.stages import sources_in_words
 
 
 def command(
@@ -29,14 +30,23 @@ def command(
     output = Output(as_json=as_json)
     rows = RowsDone(Console(stderr=True))
     try:
-        report = check_recipe(load_recipe(recipe, overrides or []), progress=rows.show, oracle=oracle)
+        reports = check_stages(load_recipe(recipe, overrides or []), progress=rows.show, oracle=oracle)
     finally:
         rows.close()
-    output.emit(report.as_dict())
-    if not as_json:
-        _print(report, output)
-    if not report.ok:
+    output.emit(_as_dict(reports))
+    for name, report in reports.items():
+        if not as_json:
+            if name:
+                output.say(f"\nstage {name}", style="bold")
+            _print(report, output)
+    if not all(report.ok for report in reports.values()):
         raise typer.Exit(3)
+
+
+def _as_dict(reports: dict[str, CheckReport]) -> dict[str, Any]:
+    """A recipe without stages is told as its only one."""
+    told = {name: report.as_dict() for name, report in reports.items()}
+    return told[""] if [*told] == [""] else {"ok": all(each["ok"] for each in told.values()), "stages": told}
 
 
 def _print(report: CheckReport, output: Output) -> None:
@@ -51,6 +61,8 @@ def _print(report: CheckReport, output: Output) -> None:
     output.say("length  " + "  ".join(f"{name} {length}" for name, length in report.lengths.items()))
     output.say(f"chat template: {report.chat_template}; an answer ends at {' or '.join(found.stop_tokens)}")
     output.say(f"{report.steps:,} updates of a model of {report.num_parameters:,} parameters")
+    for line in sources_in_words(report.sources) if len(report.sources) > 1 else ():
+        output.say(line)
     for reason, count in found.unusual.items():
         output.say(f"  counted: {count:,} {reason.replace('_', ' ')}")
     for finding in report.findings:

@@ -14,6 +14,7 @@ from burnish.recipe.load import load_recipe
 from burnish.training.merge import Drift
 from burnish.training.reckoning import in_words
 from burnish.training.run import RunResult, train
+from burnish.training.stages import sources_in_words
 
 INTERRUPTED = 130
 """The exit code of a run that a signal (SIGINT, SIGTERM, SIGHUP) stopped, its checkpoint saved."""
@@ -41,6 +42,8 @@ def report(result: RunResult, output: Output) -> None:
     dropped = ", ".join(f"{count} {reason}" for reason, count in rows["dropped"].items()) or "none"
     output.say(f"\n{result.run}: {result.stopped_by} after {result.steps} steps")
     output.say(f"  rows: {rows['read']} read, {rows['used']} used; dropped: {dropped}")
+    for line in sources_in_words(result.sources) if len(result.sources) > 1 else ():
+        output.say(f"  {line}")
     if result.eval_loss is not None and result.best_eval_loss is not None:
         output.say(f"  held-out loss: {result.eval_loss:.4f}, best {result.best_eval_loss:.4f}")
     for entry in result.merge or []:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +56,18 @@ class Ledger:
         ledger._entries = list(entries)
         ledger._dropped = {entry.row for entry in ledger._entries if entry.action == "dropped"}
         return ledger
+
+    @classmethod
+    def joined(cls, parts: Sequence[Ledger]) -> Ledger:
+        """The ledgers of sets that are read one after another, as one; rows are numbered on."""
+        if len(parts) == 1:
+            return parts[0]
+        entries: list[Entry] = []
+        read = 0
+        for part in parts:
+            entries += [replace(entry, row=entry.row + read) for entry in part._entries]
+            read += part._num_read
+        return cls.restored(read, entries)
 
     def count_read(self, num_rows: int = 1) -> None:
         """Count rows as read; every row is counted, usable or not, and before it is dropped."""

@@ -7,13 +7,15 @@ Each step hands on what it keeps and writes what it does not keep to the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
 from burnish.chat.encode import cut_answer
+from burnish.data.detect import Detection
 from burnish.data.ledger import Ledger
+from burnish.data.phrasing import phrased
 from burnish.data.read import inspect_source, read_source
 from burnish.data.split import drop_duplicates, hold_out
 from burnish.data.store import EncodedRows, RowsWriter, StoredOrigins
@@ -21,7 +23,7 @@ from burnish.data.workers import EncodedRow
 from burnish.errors import DataError
 from burnish.recipe.choices import BadRow, TooLong
 from burnish.recipe.schema import DatasetSource, Recipe
-from burnish.types import Conversation, Document, Example, Origin, Rejected, Row
+from burnish.types import Conversation, Document, Example, Rejected, Row
 
 CHANGES = {
     "trimmed_replies": "reply trimmed by the template",
@@ -58,7 +60,7 @@ class Prepared:
 
     train: EncodedRows
     held_out: EncodedRows
-    origins: Mapping[int, Origin]
+    origins: StoredOrigins
     ledger: Ledger
 
     def fingerprint(self) -> str:
@@ -70,22 +72,33 @@ def read_rows(recipe: Recipe) -> Rows:
     """Read every source; hold rows out after exact deduplication, so that none is on both sides."""
     ledger = Ledger()
     held_out: list[Row] = []
-    sources = list(recipe.val_datasets) + list(recipe.datasets)
-    read = _read(sources, recipe, ledger)
-    unique = list(drop_duplicates(read, ledger))
-    if recipe.val_datasets:
-        first_training_source = len(recipe.val_datasets)
-        held_out = [row for row in unique if row.source < first_training_source]
-        train = [row for row in unique if row.source >= first_training_source]
-    else:
-        train, held_out = hold_out(unique, recipe.val_set_size, seed=recipe.seed)
-    return Rows(train, held_out, ledger)
+    unique = list(drop_duplicates(_read(recipe.sources, recipe, ledger), ledger))
+    apart = len(recipe.val_datasets) + sum(source.held_out for source in recipe.datasets)
+    replayed = replay_source(recipe)
+    held_out = [row for row in unique if row.source < apart]
+    train, split_off = hold_out(
+        [row for row in unique if row.source >= apart and row.source != replayed],
+        recipe.val_set_size,
+        seed=recipe.seed,
+    )
+    replay = [row for row in unique if row.source == replayed]
+    return Rows([*train, *replay], [*held_out, *split_off], ledger)
+
+
+def replay_source(recipe: Recipe) -> int | None:
+    """The number of the source that is replayed."""
+    return None if recipe.replay is None else len(recipe.sources) - 1
 
 
 def describe_formats(recipe: Recipe) -> list[str]:
     """For each source, the format its rows are read in and why, in words."""
-    sources = [*recipe.val_datasets, *recipe.datasets]
-    found = [(source.name or source.path, inspect_source(source)) for source in sources]
+    raw = "phrased"
+    found = [
+        (source.title, Detection(raw, (f"the recipe has {len(source.prompt)} phrasings",)))
+        if source.prompt
+        else (source.title, inspect_source(source))
+        for source in recipe.sources
+    ]
     return [f"{name}: {format.format} ({'; '.join(format.reasons)})" for name, format in found]
 
 
@@ -118,7 +131,7 @@ def encode_rows(
 def _read(sources: Sequence[DatasetSource], recipe: Recipe, ledger: Ledger) -> Iterator[Row]:
     first = 0
     for number, source in enumerate(sources):
-        for row in read_source(source, source_index=number, first_index=first):
+        for row in read_rows_of(source, number, first):
             first += 1
             ledger.count_read()
             if isinstance(row, Row):
@@ -127,11 +140,17 @@ def _read(sources: Sequence[DatasetSource], recipe: Recipe, ledger: Ledger) -> I
                 _refuse(row, recipe, ledger)
 
 
+def read_rows_of(source: DatasetSource, number: int, first: int) -> Iterator[Row | Rejected]:
+    """A source's rows as the recipe has them read: by their format, or put into its phrasings."""
+    convert = phrased(source.prompt, source.response or "") if source.prompt else None
+    return read_source(source, source_index=number, first_index=first, convert=convert)
+
+
 def _encode_all(
     rows: Sequence[Row], encode: Encode, recipe: Recipe, ledger: Ledger, folder: Path | None, inspect: Inspect
 ) -> EncodedRows:
     kept = RowsWriter(folder)
-    sources = [*recipe.val_datasets, *recipe.datasets]
+    sources = recipe.sources
     for encoded in encode(rows) if rows else ():
         row = encoded.row
         fitted: list[Example] = []
@@ -151,8 +170,16 @@ def _encode_all(
 
 def _fitted(encoded: EncodedRow, recipe: Recipe, ledger: Ledger) -> list[Example]:
     if isinstance(encoded.row.content, Document):
-        return [part for view in encoded.views for part in windows(view, recipe.max_length)]
+        length = window_length(recipe, encoded.row.source)
+        return [part for view in encoded.views for part in windows(view, length)]
     return [fitted for fitted, _ in fit(encoded.row, encoded.views, recipe, ledger)]
+
+
+def window_length(recipe: Recipe, source: int) -> int:
+    """The longest piece of a source's plain text, in tokens."""
+    if recipe.replay is None or source != replay_source(recipe):
+        return recipe.max_length
+    return min(recipe.replay.max_length or recipe.max_length, recipe.max_length)
 
 
 def windows(view: Example, length: int) -> list[Example]:

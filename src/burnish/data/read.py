@@ -11,7 +11,8 @@ and the first rows are held, and the order is that of the sorted files and their
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Protocol
@@ -24,12 +25,15 @@ from burnish.data.files import MAX_LINE_BYTES, find_files, name_of, suffix_of
 from burnish.data.jsonl import read_json, read_jsonl
 from burnish.data.reject import ConversionError, Numbered, Record
 from burnish.errors import DataError, UsageError
-from burnish.types import Origin, Rejected, Row
+from burnish.types import Content, Origin, Rejected, Row
 
 DETECT_ROWS = 100
 _DETECT_LINES = 1_000  # where fewer than 100 of so many lines can be read, those that can must do
 
 Placed = tuple[str, int, Record | ConversionError]
+
+Convert = Callable[[Record], Content]
+"""Makes content of a record, or raises ConversionError."""
 
 
 class Source(Protocol):
@@ -53,14 +57,24 @@ class Source(Protocol):
 
 
 def read_source(
-    source: Source, *, source_index: int, first_index: int, max_line_bytes: int = MAX_LINE_BYTES
+    source: Source,
+    *,
+    source_index: int,
+    first_index: int,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    convert: Convert | None = None,
 ) -> Iterator[Row | Rejected]:
     """Yield every row of the source in order, numbered from `first_index`.
 
-    `max_samples` ends the reading after that many usable rows; rejected ones do not count.
+    `max_samples` ends the reading after that many usable rows; rejected ones do not count. `convert` makes content of
+    records that have no format.
     """
-    format, stream = _open_source(source, max_line_bytes)
-    pairs = _rows(stream, source, format.format, source_index=source_index, first_index=first_index)
+    if convert is None:
+        format, stream = _open_source(source, max_line_bytes)
+        convert = partial(to_content, format=format.format)
+    else:
+        stream = _records(source, max_line_bytes)
+    pairs = _rows(stream, source, convert, source_index=source_index, first_index=first_index)
     return (row for row, _ in pairs)
 
 
@@ -69,8 +83,8 @@ def read_records(
 ) -> tuple[Detection, Iterator[tuple[Row | Rejected, Record]]]:
     """The source's format, and its rows as `read_source` yields them, each beside the record it was made of."""
     format, stream = _open_source(source, max_line_bytes)
-    pairs = _rows(stream, source, format.format, source_index=source_index, first_index=first_index)
-    return format, pairs
+    convert = partial(to_content, format=format.format)
+    return format, _rows(stream, source, convert, source_index=source_index, first_index=first_index)
 
 
 def inspect_source(source: Source) -> Detection:
@@ -84,7 +98,7 @@ def raw_records(source: Source) -> Iterator[Placed]:
 
 
 def _rows(
-    stream: Iterator[Placed], source: Source, format: str, *, source_index: int, first_index: int
+    stream: Iterator[Placed], source: Source, convert: Convert, *, source_index: int, first_index: int
 ) -> Iterator[tuple[Row | Rejected, Record]]:
     """Convert each record where it stands; a record that could not be read at all is {}."""
     taken = 0
@@ -94,7 +108,7 @@ def _rows(
         try:
             if isinstance(record, ConversionError):
                 raise record
-            content = to_content(record, format)
+            content = convert(record)
         except ConversionError as error:
             rejected = Rejected(index, source_index, origin, str(error.reason), error.detail)
             yield rejected, {} if isinstance(record, ConversionError) else record

@@ -16,8 +16,7 @@ from typing import Protocol
 
 from burnish.chat.refusal import RowRefused
 from burnish.data.ledger import Ledger
-from burnish.data.prepare import CHANGES, fit, windows
-from burnish.data.read import read_source
+from burnish.data.prepare import CHANGES, fit, read_rows_of, windows
 from burnish.data.split import drop_duplicates
 from burnish.errors import UsageError
 from burnish.recipe.choices import TooLong
@@ -96,7 +95,7 @@ def _usable(recipe: Recipe, ledger: Ledger, missing: set[str]) -> Iterator[Row]:
     seeking = bool(missing)
     first = 0
     for number, source in enumerate(recipe.datasets):
-        for row in read_source(source, source_index=number, first_index=first):
+        for row in read_rows_of(source, number, first):
             first += 1
             ledger.count_read()
             if seeking:

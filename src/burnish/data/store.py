@@ -100,6 +100,19 @@ class EncodedRows(Sequence[tuple[Example, ...]]):
         """The tokens of each row, those of all its views together."""
         return np.diff(self.columns["view_ends"][self.columns["row_ends"] - 1], prepend=0)
 
+    @property
+    def row_sources(self) -> Array:
+        """The source of each row."""
+        sources: Array = self.columns["view_sources"][self.columns["row_ends"] - 1]
+        return sources
+
+    @property
+    def row_graded(self) -> Array:
+        """The targets of each row."""
+        graded = np.where(self.columns["run_weights"] != 0.0, self.columns["run_lengths"], 0)
+        ends = np.concatenate([[0], np.cumsum(graded, dtype=np.int64)])
+        return np.diff(ends[self.columns["run_ends"][self.columns["row_ends"] - 1]], prepend=0)
+
     def views(self) -> Iterator[Example]:
         """All sequences, in order."""
         return map(self.view, range(self.num_views))
@@ -183,6 +196,30 @@ class RowsWriter:
         del column[:]
 
 
+_SHIFTED = {"view_ends": "ids", "run_ends": "run_lengths", "turn_ends": "turns", "row_ends": "view_ends"}
+"""Columns of places in another column."""
+
+
+def join_rows(
+    parts: Sequence[EncodedRows], *, first_rows: Sequence[int], first_sources: Sequence[int]
+) -> EncodedRows:
+    """Sets end to end, in memory; the rows and sources of each are numbered on from the given ones."""
+    if len(parts) == 1:
+        return parts[0]
+    columns: dict[str, list[Array]] = {name: [] for name in _COLUMNS}
+    before = dict.fromkeys(_COLUMNS, 0)
+    for part, row, source in zip(parts, first_rows, first_sources, strict=True):
+        shifts = {name: before[items] for name, items in _SHIFTED.items()}
+        shifts |= {"view_rows": row, "view_sources": source}
+        for name, column in part.columns.items():
+            columns[name].append(column + shifts[name] if name in shifts else column)
+        for name, column in part.columns.items():
+            before[name] += len(column)
+    return EncodedRows(
+        {name: np.concatenate(columns[name]).astype(letter, copy=False) for name, letter in _COLUMNS.items()}
+    )
+
+
 def map_rows(folder: Path) -> EncodedRows:
     """The rows of a folder, their arrays mapped from its files."""
     return EncodedRows({name: _mapped(folder / name, letter) for name, letter in _COLUMNS.items()})
@@ -230,6 +267,17 @@ class StoredOrigins(Mapping[int, Origin]):
 
     def __len__(self) -> int:
         return sum(count for _, count, _, _ in self._runs)
+
+    @classmethod
+    def joined(cls, parts: Sequence[StoredOrigins], first_rows: Sequence[int]) -> StoredOrigins:
+        """Origins of sets end to end."""
+        return cls(
+            [
+                (first + shift, count, file, line)
+                for part, shift in zip(parts, first_rows, strict=True)
+                for first, count, file, line in part.as_list()
+            ]
+        )
 
     def as_list(self) -> list[tuple[int, int, str, int]]:
         """The runs, for JSON."""

@@ -82,6 +82,10 @@ class Grading:
             z_loss,
         )
 
+    def as_given(self, values: Tensor) -> Tensor:
+        """Values of the targets in the order in which these were given."""
+        return values if self.order is None else torch.empty_like(values).index_copy_(0, self.order, values)
+
     def rows(self, first: int, stop: int) -> Grading:
         """What is asked of the rows `[first, stop)`, counted from `first`."""
         mine = slice(self.starts[first], self.starts[stop])
@@ -144,8 +148,7 @@ def head_loss(
     summed, nll = _HeadLoss.apply(  # type: ignore[no-untyped-call]
         hidden, whole, bias, values, index, grading, rule, torch.is_grad_enabled()
     )
-    if grading.order is not None:
-        nll = torch.empty_like(nll).index_copy_(0, grading.order, nll)
+    nll = grading.as_given(nll)
     return summed, nll
 
 

@@ -97,17 +97,20 @@ class Forward:
             return self.head.logits(self.hidden(pack))
         return self._model_logits(pack)
 
-    def judge(self, pack: Pack) -> tuple[Tensor, Tensor]:
-        """sum(weight * nll), and whether each target is the first choice `(G,)`; a chunk of logits at a time."""
+    def judge(self, pack: Pack) -> tuple[Tensor, Tensor, Tensor]:
+        """sum(weight * nll), -ln p of each target `(G,)`, and whether it is the first choice `(G,)`.
+
+        A chunk of logits at a time, no gradient.
+        """
         self._check(pack)
         if not self.packed or self.head is None:
             logits = self.logits(pack)
-            summed, _ = _plain_loss(logits, pack, 0.0, 0.0)
+            summed, nll = _plain_loss(logits, pack, 0.0, 0.0)
             first = logits.argmax(-1)
         else:
-            summed, first = self.head.judge(self.hidden(pack), _grading(pack, self.device))
+            summed, nll, first = self.head.judge(self.hidden(pack), _grading(pack, self.device))
         chosen = first[torch.from_numpy(pack.row_of).to(first.device)]
-        return summed, chosen == torch.from_numpy(pack.targets).to(first.device)
+        return summed, nll, chosen == torch.from_numpy(pack.targets).to(first.device)
 
     def hidden(self, pack: Pack) -> Tensor:
         """Hidden states `(R, H)` that the head reads, at `pack.rows_kept`."""

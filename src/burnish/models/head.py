@@ -47,16 +47,22 @@ class Head:
             logits = self.rule.softcap * torch.tanh(logits / self.rule.softcap)
         return logits
 
-    def judge(self, hidden: Tensor, grading: Grading) -> tuple[Tensor, Tensor]:
-        """sum(weight * nll), and each row's first choice `(R,)`; one chunk of logits at a time, no gradient."""
+    def judge(self, hidden: Tensor, grading: Grading) -> tuple[Tensor, Tensor, Tensor]:
+        """sum(weight * nll), -ln p of each target `(G,)`, and each row's first choice `(R,)`; no gradient.
+
+        One chunk of logits at a time.
+        """
         exact = torch.promote_types(hidden.dtype, torch.float32)
         sums, first = [hidden.new_zeros((), dtype=exact)], []
+        nll = [hidden.new_zeros(0, dtype=exact)]
         weight = self.weight if self.rows is None else self.rows.laid_over(self.weight)
         for at, stop in chunks(hidden):
             logits = F.linear(hidden[at:stop], weight, self.bias)
             first.append(logits.argmax(-1))  # scaling and capping change no order
-            sums.append(grade_logits(logits, grading.rows(at, stop), self.rule, keep=False)[0])
-        return torch.stack(sums).sum(), torch.cat(first)
+            summed, of_targets = grade_logits(logits, grading.rows(at, stop), self.rule, keep=False)
+            sums.append(summed)
+            nll.append(of_targets)
+        return torch.stack(sums).sum(), grading.as_given(torch.cat(nll)), torch.cat(first)
 
 
 def find_head(model: PreTrainedModel) -> Head | str:

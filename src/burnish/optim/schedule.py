@@ -48,6 +48,21 @@ class Schedule:
                 raise ValueError(f"no such schedule: {unknown!r}")
 
 
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Schedules one after another, each over its own updates."""
+
+    schedules: tuple[Schedule, ...]
+
+    def rate(self, step: int) -> float:
+        """The learning rate of update `step`, counted from 0 over all."""
+        for schedule in self.schedules[:-1]:
+            if step < schedule.num_steps:
+                return schedule.rate(step)
+            step -= schedule.num_steps
+        return self.schedules[-1].rate(step)
+
+
 def warmup_length(num_steps: int, *, warmup_steps: int | None, warmup_ratio: float) -> int:
     """The warm-up in updates: as given, or a share of the run rounded up."""
     if warmup_steps is not None:

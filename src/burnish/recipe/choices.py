@@ -69,6 +69,23 @@ class BadRow(StrEnum):
     DROP = "drop"
 
 
+class MixtureRule(StrEnum):
+    """What decides how much of an epoch each dataset is."""
+
+    CONCAT = "concat"
+    PROPORTIONAL = "proportional"
+    TEMPERATURE = "temperature"
+    WEIGHTS = "weights"
+
+
+class Exhausted(StrEnum):
+    """What happens where a mixture's shares would want more rows of a dataset than it has."""
+
+    STOP = "stop"
+    REPEAT = "repeat"
+    DROP = "drop"
+
+
 class Scheduler(StrEnum):
     """How the learning rate moves after warm-up."""
 

@@ -22,7 +22,7 @@ from burnish.recipe.document import RESOLVERS
 from burnish.recipe.load import FOLLOWS, LoadedRecipe
 from burnish.recipe.locate import absolute
 from burnish.recipe.said import SOURCE_LISTS
-from burnish.recipe.schema import DatasetSource, Recipe
+from burnish.recipe.schema import DatasetSource, Recipe, Replay
 from burnish.recipe.words import allowed
 
 COMMENT_COLUMN = 40
@@ -67,6 +67,8 @@ def reference_markdown() -> str:
         _table(schema, schema["$defs"]),
         "## Keys of a dataset",
         _table(source, schema["$defs"]),
+        "## Keys of `replay`",
+        _table(schema["$defs"][Replay.__name__], schema["$defs"]),
     )
     return "\n".join((INTRODUCTION, "\n\n".join(tables), ""))
 
@@ -86,7 +88,18 @@ def _lines(key: str, loaded: LoadedRecipe) -> Iterator[str]:
 
 def _plain(key: str, loaded: LoadedRecipe) -> Any:
     value = loaded.recipe.model_dump(mode="json")[key]
+    if key in ("replay", "stages"):
+        return _with_absolute_paths(value)
     return absolute(value) if key in ("model", "tokenizer", "chat_template") and value else value
+
+
+def _with_absolute_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: absolute(each) if key == "path" else _with_absolute_paths(each)
+            for key, each in value.items()
+        }
+    return [_with_absolute_paths(each) for each in value] if isinstance(value, list) else value
 
 
 class _Dumper(yaml.SafeDumper):

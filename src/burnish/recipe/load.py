@@ -10,6 +10,7 @@ loaded.origins["learning_rate"]       "default for adapter: lora"
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 from burnish.errors import UsageError
 from burnish.recipe import locate
 from burnish.recipe.complain import complain, dotted
-from burnish.recipe.document import Place, read_document
+from burnish.recipe.document import Document, Place, read_document
 from burnish.recipe.said import SOURCE_LISTS, Said, add_overrides, said_in
 from burnish.recipe.schema import DatasetSource, Recipe, default_rate
 from burnish.recipe.words import SECRET
@@ -52,6 +53,7 @@ def load_recipe(source: str | Path | None, overrides: Mapping[str, Any] | Sequen
     said = said_in(read_document(path), str(path)) if path else Said()
     from_python = path is None and isinstance(overrides, Mapping)
     add_overrides(said, overrides, "argument" if from_python else "override")
+    _take_datasets_of_first_stage(said)
     _take_words_as_written(said)
     _refuse_secrets(said.values, (), said)
     name = str(path) if path else "the recipe"
@@ -74,6 +76,15 @@ def fit_to_size(loaded: LoadedRecipe, num_parameters: int) -> LoadedRecipe:
         {**loaded.origins, "learning_rate": origin},
         loaded.path,
     )
+
+
+def _take_datasets_of_first_stage(said: Said) -> None:
+    """A recipe whose stages all name their data needs no `datasets` of its own."""
+    stages = said.values.get("stages")
+    if isinstance(stages, list) and stages and said.values.get("datasets") is None:
+        place: Place = ("stages", 0, "datasets")
+        first = stages[0].get("datasets") if isinstance(stages[0], dict) else None
+        said.put(("datasets",), Document(copy.deepcopy(first)), said.origin(place))
 
 
 def _take_words_as_written(said: Said) -> None:
@@ -116,6 +127,15 @@ def _locate_paths(recipe: Recipe, said: Said, path: Path | None) -> Recipe:
             )
             for index, source in enumerate(sources)
         )
+    if recipe.replay is not None:
+        at = _at(("replay", "path"), recipe.replay.path, said, path)
+        update["replay"] = recipe.replay.model_copy(
+            update={"path": locate.locate_dataset(recipe.replay.path, at)}
+        )
+    update["stages"] = tuple(
+        {key: _locate_in_stage(number, key, value, said, path) for key, value in stage.items()}
+        for number, stage in enumerate(recipe.stages)
+    )
     for key in ("model", "tokenizer"):
         value = getattr(recipe, key)
         update[key] = value and locate.locate_model(value, _at((key,), value, said, path))
@@ -123,6 +143,23 @@ def _locate_paths(recipe: Recipe, said: Said, path: Path | None) -> Recipe:
         at = _at(("chat_template",), recipe.chat_template, said, path)
         update["chat_template"] = locate.locate_template(recipe.chat_template, at)
     return recipe.model_copy(update=update)
+
+
+def _locate_in_stage(number: int, key: str, value: Any, said: Said, path: Path | None) -> Any:
+    """A stage's value with its paths found."""
+    if isinstance(value, dict) and key == "replay":
+        return _locate_in_stage(number, "datasets", [value], said, path)[0]
+    if key not in SOURCE_LISTS:
+        return value
+    return [
+        {
+            **source,
+            "path": locate.locate_dataset(
+                source["path"], _at(("stages", number, key), source["path"], said, path)
+            ),
+        }
+        for source in value
+    ]
 
 
 def _at(place: Place, value: str, said: Said, path: Path | None) -> locate.Place:

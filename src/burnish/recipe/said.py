@@ -17,12 +17,10 @@ from pydantic import BaseModel
 
 from burnish.errors import UsageError
 from burnish.recipe.document import Document, Place, parse_document
+from burnish.recipe.schema import EITHER_OR
 from burnish.recipe.words import SECRET, show
 
 SOURCE_LISTS = ("datasets", "val_datasets")
-
-EITHER_OR = ({"num_epochs", "max_steps"}, {"warmup_ratio", "warmup_steps"}, {"val_set_size", "val_datasets"})
-"""Keys that say one thing in two ways; a recipe has one of each pair."""
 
 
 @dataclass

@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -30,7 +31,9 @@ from burnish.recipe.choices import (
     BadRow,
     DataFormat,
     DType,
+    Exhausted,
     MergeInto,
+    MixtureRule,
     NonFinite,
     Optimizer,
     Reasoning,
@@ -101,6 +104,76 @@ class DatasetSource(Keys):
         default=None, description="Read at most this many rows, in file order."
     )
     name: Name | None = Field(default=None, description="What reports call this source; null: its path.")
+    mix: float = Field(
+        default=1.0, gt=0, description="Under `mixture: weights`: how much of its group this source is."
+    )
+    epochs: float = Field(
+        default=1.0, gt=0, description="How often an epoch goes through this source before it is used up."
+    )
+    cap: Positive | None = Field(
+        default=None, description="An epoch takes at most this many rows of this source, others each time."
+    )
+    group: Name | None = Field(
+        default=None, description="Category: shares are dealt to groups first, then within each."
+    )
+    prompt: tuple[Text, ...] = Field(
+        default=(),
+        description="For raw records: what the user says, a Jinja text over the columns, or several phrasings.",
+    )
+    response: Text | None = Field(
+        default=None,
+        description="For raw records: what the model is to answer, a Jinja text over the columns.",
+    )
+    held_out: bool = Field(
+        default=False, description="Train on no row of this source: it is a task to be measured on."
+    )
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _one_phrasing(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _phrasing_is_whole(self) -> Self:
+        if bool(self.prompt) != (self.response is not None):
+            raise ValueError("prompt and response make a row of a raw record together: say both, or neither")
+        for text in (*self.prompt, self.response or ""):
+            refuse_broken_template(text)
+        return self
+
+    @property
+    def title(self) -> str:
+        """What reports call it."""
+        return self.name or self.path
+
+
+class Replay(Keys):
+    """Plain text of the kind that the base was pre-trained on, mixed in so that it is not forgotten."""
+
+    path: Name = Field(description="File, glob, folder or hub name of plain text; every token is graded.")
+    split: Name = Field(default="train", description="Which split of a hub dataset to read; files have none.")
+    share: float = Field(gt=0, lt=1, description="Share of all graded tokens that are replayed text.")
+    max_length: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="Longest piece of the text, in tokens; short pieces reach every update. Null: the recipe's.",
+    )
+
+    @property
+    def source(self) -> DatasetSource:
+        """The text as one more source of rows."""
+        return DatasetSource(path=self.path, split=self.split, format=DataFormat.TEXT, name="replay")
+
+
+def refuse_broken_template(text: str) -> None:
+    """ValueError where a text is no Jinja."""
+    if "{" not in text:
+        return
+    from jinja2 import Environment, TemplateSyntaxError  # 50 ms that most recipes need not pay
+
+    try:
+        Environment(autoescape=False).parse(text)
+    except TemplateSyntaxError as error:
+        raise ValueError(f"{text!r} is no Jinja text: {error.message}") from None
 
 
 def _one_source(value: Any) -> Any:
@@ -134,6 +207,25 @@ class Recipe(Keys):
     )
     val_datasets: tuple[DatasetSource, ...] = Field(
         default=(), description="Datasets that are held out as they are; instead of `val_set_size`."
+    )
+    mixture: MixtureRule = Field(
+        default=MixtureRule.CONCAT,
+        description="What an epoch holds of each dataset: all its rows (`concat`, shuffled as one), or shares by "
+        "size, by size to the power 1 / `mixture_temperature`, or by `mix`, spread evenly.",
+    )
+    mixture_temperature: float = Field(
+        default=2.0, ge=1, description="Under `mixture: temperature`: 1 is by size, large is equal shares."
+    )
+    group_mix: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="Under `mixture: weights`: the weight of each `group`; others have 1.",
+    )
+    on_exhausted: Exhausted = Field(
+        default=Exhausted.REPEAT,
+        description="A dataset is used up: the epoch stops, small ones repeat until all are, or it drops out.",
+    )
+    replay: Replay | None = Field(
+        default=None, description="Plain pre-training text mixed in at a share of the graded tokens."
     )
     train_on: TrainOn = Field(
         default=TrainOn.ALL,
@@ -252,6 +344,11 @@ class Recipe(Keys):
         default=True, description="New row order each epoch, from `seed`; false: file order."
     )
 
+    stages: tuple[dict[str, JsonValue], ...] = Field(
+        default=(),
+        description="Parts of the run one after another, each this recipe with other data, rate or length.",
+    )
+
     # Precision and memory
     dtype: DType = Field(default=DType.BFLOAT16, description="Precision of the forward and backward passes.")
     gradient_checkpointing: bool | Literal["auto"] = Field(
@@ -293,12 +390,30 @@ class Recipe(Keys):
     def _null_is_not_said(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
+        stages = given.get("stages")
+        if isinstance(stages, (list, tuple)) and stages and given.get("datasets") is None:
+            first = stages[0]
+            given = {**given, "datasets": first.get("datasets") if isinstance(first, Mapping) else None}
         return {key: value for key, value in given.items() if value is not None or key == "max_grad_norm"}
 
     @field_validator("datasets", "val_datasets", mode="before")
     @classmethod
     def _list_of_sources(cls, value: Any) -> Any:
         return _one_source(value)
+
+    @field_validator("stages")
+    @classmethod
+    def _stages_say_what_may_differ(cls, value: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        for number, stage in enumerate(value):
+            if wrong := sorted(stage.keys() - STAGE_KEYS - {"name"}):
+                raise ValueError(f"stage {number}: {', '.join(wrong)} is the run's, or no key: {MAY_DIFFER}")
+        return tuple(
+            {
+                key: _one_source(said) if key in ("datasets", "val_datasets") else said
+                for key, said in each.items()
+            }
+            for each in value
+        )
 
     @field_validator("report_to", mode="before")
     @classmethod
@@ -346,9 +461,83 @@ class Recipe(Keys):
             raise ValueError("micro_batch_size is a part of global_batch_size and cannot be larger")
         if Tracker.NONE in self.report_to:
             raise ValueError("report_to says none beside other trackers: keep either")
+        if all(source.held_out for source in self.datasets):
+            raise ValueError("every dataset is held_out: nothing is left to train on")
+        for stage in self.stages:
+            self._of_stage(stage)
         return self
 
     @property
     def has_held_out(self) -> bool:
         """Whether any rows are kept apart to measure the loss on."""
-        return bool(self.val_set_size or self.val_datasets)
+        apart = self.val_set_size or self.val_datasets or any(source.held_out for source in self.datasets)
+        return bool(apart) or any(recipe.has_held_out for _, recipe in self.in_stages() if self.stages)
+
+    @property
+    def sources(self) -> tuple[DatasetSource, ...]:
+        """All sources in the order in which they are read and numbered: held out first, replay last.
+
+        A row that stands in two sources belongs to the first: what is held out is never trained on.
+        """
+        trained = [source for source in self.datasets if not source.held_out]
+        return (*self.held_out_sources, *trained, *([self.replay.source] if self.replay else []))
+
+    @property
+    def held_out_sources(self) -> tuple[DatasetSource, ...]:
+        """The sources that are held out whole."""
+        return (*self.val_datasets, *(source for source in self.datasets if source.held_out))
+
+    def in_stages(self) -> tuple[tuple[str, Recipe], ...]:
+        """The run's stages by name, each as the recipe it is; a recipe without stages is its only one."""
+        if not self.stages:
+            return (("", self),)
+        return tuple(
+            (str(stage.get("name", f"stage {number}")), self._of_stage(stage))
+            for number, stage in enumerate(self.stages, start=1)
+        )
+
+    def _of_stage(self, stage: Mapping[str, Any]) -> Recipe:
+        """This recipe with a stage's values in place of its own."""
+        said = {key: value for key, value in stage.items() if key != "name" and value is not None}
+        own = self.model_dump(mode="json", exclude={"stages", "early_stopping_patience"})
+        for pair in EITHER_OR:
+            if pair & said.keys():
+                own = {key: value for key, value in own.items() if key not in pair}
+        try:
+            return Recipe.model_validate({**own, **said})
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ValueError(f"stages: {stage.get('name', dict(stage))!r}: {where}: {first['msg']}") from None
+
+
+EITHER_OR = ({"num_epochs", "max_steps"}, {"warmup_ratio", "warmup_steps"}, {"val_set_size", "val_datasets"})
+"""Keys that say one thing in two ways; a recipe has one of each pair."""
+
+STAGE_KEYS = frozenset(
+    {
+        "datasets",
+        "val_datasets",
+        "val_set_size",
+        "mixture",
+        "mixture_temperature",
+        "group_mix",
+        "on_exhausted",
+        "replay",
+        "train_on",
+        "max_length",
+        "on_too_long",
+        "on_bad_row",
+        "learning_rate",
+        "lr_scheduler",
+        "warmup_steps",
+        "warmup_ratio",
+        "max_steps",
+        "num_epochs",
+        "global_batch_size",
+        "shuffle",
+    }
+)
+"""The keys in which a stage may differ from its run: what is fed, how fast it is learnt, for how long."""
+
+MAY_DIFFER = f"a stage has a name and may say {', '.join(sorted(STAGE_KEYS))}"

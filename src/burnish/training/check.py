@@ -17,7 +17,11 @@ from burnish.recipe.schema import Recipe
 from burnish.training.certificate import Certificate, Certified, certify
 from burnish.training.counsel import counsel
 from burnish.training.oracle import settle
-from burnish.training.session import open_session, plan_of
+from burnish.training.session import open_session
+from burnish.training.stages import describe_sources, stage_of
+
+MANY_TIMES = 8
+"""How often a row is met in a run before it is worth a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,7 @@ class CheckReport:
     reused: bool
     lengths: dict[str, int]
     steps: int
+    sources: list[dict[str, Any]]
     num_parameters: int
     chat_template: str
     oracle: str | None
@@ -75,16 +80,32 @@ def check_recipe(
     With `oracle` the model is loaded, and its fast path compared with plain transformers on the first batch.
     """
     num_parameters = count_parameters(loaded.recipe.model)
-    recipe = fit_to_size(loaded, num_parameters).recipe
+    return _check(fit_to_size(loaded, num_parameters).recipe, num_parameters, progress, oracle=oracle)
+
+
+def check_stages(
+    loaded: LoadedRecipe, *, progress: Progress = lambda done, total: None, oracle: bool = False
+) -> dict[str, CheckReport]:
+    """The report of every stage of a recipe, by its name; a recipe without stages is its only one."""
+    num_parameters = count_parameters(loaded.recipe.model)
+    return {
+        name: _check(recipe, num_parameters, progress, oracle=oracle)
+        for name, recipe in fit_to_size(loaded, num_parameters).recipe.in_stages()
+    }
+
+
+def _check(recipe: Recipe, num_parameters: int, progress: Progress, *, oracle: bool) -> CheckReport:
     certified = certify(recipe, progress=progress)
     data = certified.data
+    stage = stage_of(recipe, data.train)
     lengths = np.concatenate([data.train.lengths, data.held_out.lengths])
     return CheckReport(
         certificate=certified.certificate,
         place=certified.path,
         reused=certified.reused,
         lengths={f"p{share}": int(np.percentile(lengths, share)) for share in (5, 50, 95, 100)},
-        steps=plan_of(recipe, len(data.train)).num_steps,
+        steps=stage.plan.num_steps,
+        sources=describe_sources(stage, data.train),
         num_parameters=num_parameters,
         chat_template=certified.tokenizer.template_origin,
         oracle=_ask(recipe, certified) if oracle else None,
@@ -92,12 +113,25 @@ def check_recipe(
             *advise(recipe, num_rows=len(data.train), num_parameters=num_parameters),
             *_findings(recipe, certified),
             *counsel(certified.certificate),
+            *_repeats(describe_sources(stage, data.train)),
         ],
     )
 
 
 def _ask(recipe: Recipe, certified: Certified) -> str:
     return str(settle(open_session(recipe, certified.tokenizer, certified.data)))
+
+
+def _repeats(sources: list[dict[str, Any]]) -> Iterator[Finding]:
+    for source in sources:
+        if source["times"] > MANY_TIMES:
+            yield Finding(
+                "datasets",
+                f"each row of {source['name']} {source['times']:g} times",
+                "a row met so often is learnt by heart; lower its share, or the number of updates",
+            )
+        if not source["rows"]:
+            yield Finding("datasets", f"{source['name']}: no rows", "it has no part in the mixture")
 
 
 def _findings(recipe: Recipe, certified: Certified) -> Iterator[Finding]:

@@ -45,6 +45,8 @@ class Stepped:
     seconds: float
     memory_bytes: int
     source_loss: dict[int, float] = field(default_factory=dict)
+    source_tokens: dict[int, int] = field(default_factory=dict)
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,9 @@ class Evaluated:
     accuracy: float
     graded_tokens: int
     best: bool
+    source_loss: dict[int, float] = field(default_factory=dict)
+    source_accuracy: dict[int, float] = field(default_factory=dict)
+    source_tokens: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,20 @@ from burnish.recipe.schema import DatasetSource, Recipe
 FORMAT = 1
 """The form of certificates and of what lies beside them; another number is another key."""
 
-KEYS = ("datasets", "val_datasets", "val_set_size", "max_length", "on_too_long", "on_bad_row", "seed")
+KEYS = (
+    "datasets",
+    "val_datasets",
+    "replay",
+    "val_set_size",
+    "max_length",
+    "on_too_long",
+    "on_bad_row",
+    "seed",
+)
 """The recipe's keys that decide what is encoded, beside those of the template and the encoder."""
+
+SAMPLING = frozenset({"mix", "epochs", "cap", "group", "share"})
+"""What a recipe says of a source that decides how often its rows come, not what they are."""
 
 _CODE = ("chat", "data", "types.py")
 _PACKAGES = ("burnish", "tokenizers", "jinja2")
@@ -44,13 +56,22 @@ def key_parts(recipe: Recipe, tokenizer: ChatTokenizer) -> dict[str, Any]:
     spec = tokenizer.spec
     return {
         "format": FORMAT,
-        "datasets": [_files(source) for source in (*recipe.val_datasets, *recipe.datasets)],
+        "datasets": [_files(source) for source in recipe.sources],
         "template": tokenizer.identity.template_sha256,
         "tokenizer": hashlib.sha256(spec.tokenizer_json.encode()).hexdigest(),
-        "options": {key: said[key] for key in KEYS} | {"eos_token": spec.eos_token, **tokenizer.options},
+        "options": {key: _without_sampling(said[key]) for key in KEYS}
+        | {"eos_token": spec.eos_token, **tokenizer.options},
         "code": code_hash(),
         "versions": {package: version(package) for package in _PACKAGES},
     }
+
+
+def _without_sampling(said: Any) -> Any:
+    if isinstance(said, list):
+        return [_without_sampling(each) for each in said]
+    return (
+        {key: each for key, each in said.items() if key not in SAMPLING} if isinstance(said, dict) else said
+    )
 
 
 def key_of(parts: dict[str, Any]) -> str:

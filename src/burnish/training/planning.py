@@ -27,7 +27,8 @@ from burnish.training.forecast import (
     operations,
     what_to_change,
 )
-from burnish.training.session import lay_out, open_session, plan_of
+from burnish.training.session import lay_out, open_session
+from burnish.training.stages import plan_of
 from burnish.training.step import take_step
 
 MEASURED_STEPS = 2
@@ -71,9 +72,15 @@ def plan_recipe(
     prepare_process()
     anatomy = anatomy_of(loaded.recipe.model)
     recipe = fit_to_size(loaded, anatomy.parameters).recipe
+    if recipe.stages:
+        raise UsageError(
+            f"{len(recipe.stages)} stages",
+            rule="a forecast is of one stage: its rows, its batches",
+            remedy="leave the others out of a copy of the recipe; `burnish check` looks at all of them",
+        )
     certified = certify(recipe, progress=progress)
     vocabulary = len(certified.tokenizer)
-    plan = plan_of(recipe, len(certified.data.train))
+    plan = plan_of(recipe, certified.data.train)
     found = survey(
         certified.data.train,
         plan,

@@ -63,9 +63,10 @@ class Record:
             tracker.close()
 
     def _numbers(self, kind: str, step: int, fields: dict[str, Any]) -> None:
-        sources = fields.pop("source_loss", None)
-        if sources:
-            fields["source_loss"] = {str(source): loss for source, loss in sources.items()}
+        for name in ("source_loss", "source_accuracy", "source_tokens"):
+            sources = fields.pop(name, None)
+            if sources:
+                fields[name] = {str(source): value for source, value in sources.items()}
         self._run.append("metrics.jsonl", {"kind": kind, **fields})
         plain = {
             f"{kind}/{key}": float(value) for key, value in fields.items() if isinstance(value, (int, float))

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 from transformers.utils import is_bitsandbytes_available
@@ -29,7 +30,6 @@ from burnish.recipe.load import LoadedRecipe, fit_to_size, load_recipe
 from burnish.recipe.methods import METHODS
 from burnish.recipe.redact import refuse_secrets
 from burnish.recipe.schema import Recipe
-from burnish.training.certificate import certify
 from burnish.training.continuity import (
     describe_data,
     longer,
@@ -49,6 +49,7 @@ from burnish.training.oracle import settle
 from burnish.training.reckoning import Reckoning
 from burnish.training.record import Record
 from burnish.training.session import Session, open_session
+from burnish.training.stages import Readied, describe_all, ready
 
 Show = Callable[[Event], None]
 
@@ -70,6 +71,7 @@ class RunResult:
     graded_tokens: int
     rows: dict[str, Any]
     stopped_by: str
+    sources: list[dict[str, Any]]
     merge: list[dict[str, Any]] | None = None
     reckoning: dict[str, Any] | None = None
 
@@ -138,9 +140,17 @@ def resume(
 
 def prepare(recipe: Recipe, *, from_scratch: bool = False) -> Session:
     """All of a run before its first step: rows read, encoded and proved, model loaded, updates planned."""
-    certified = certify(recipe)
-    certified.certificate.require()
-    return open_session(recipe, certified.tokenizer, certified.data, from_scratch=from_scratch)
+    readied = ready(recipe)
+    for certified in readied.certified:
+        certified.certificate.require()
+    return open_readied(recipe, readied, from_scratch=from_scratch)
+
+
+def open_readied(recipe: Recipe, readied: Readied, *, from_scratch: bool) -> Session:
+    """The session of a recipe whose rows are certified."""
+    return open_session(
+        recipe, readied.tokenizer, readied.data, stages=readied.stages, from_scratch=from_scratch
+    )
 
 
 def _train_in(
@@ -149,25 +159,23 @@ def _train_in(
     with memory_errors(recipe):
         settings = run.read("environment.json")
         date = datetime.date.fromisoformat(settings["date"]) if "date" in settings else None
-        certified = certify(recipe, date=date, progress=lambda done, total: show(Encoding(done, total)))
-        run.write("certificate.json", dataclasses.asdict(certified.certificate))
-        certified.certificate.require()
+        readied = ready(recipe, date=date, progress=lambda done, total: show(Encoding(done, total)))
+        _keep_certificates(run, readied)
         if resuming:
-            refuse_other_template(run, certified.tokenizer.identity.template_sha256, allow=allow)
-            refuse_other_data(run, certified.data, allow=allow)
-        session = open_session(
-            recipe, certified.tokenizer, certified.data, from_scratch=settings["from_scratch"]
-        )
+            refuse_other_template(run, readied.tokenizer.identity.template_sha256, allow=allow)
+            refuse_other_data(run, readied.data, allow=allow)
+        session = open_readied(recipe, readied, from_scratch=settings["from_scratch"])
         # Asked of a resumed run too, of the weights and rows that it began with: what the oracle switched off then is
         # switched off again, and the first pack goes the way that it went.
         found = settle(session)
         sweep(run.checkpoints)
         notes = restore(session, run) if resuming else [f"oracle: {found}"]
         _require_room(session, run)
-        if certified.reused:
-            notes.append(
-                f"nothing changed since {certified.path} was made: no row is rendered or tokenised again"
-            )
+        notes += [
+            f"nothing changed since {certified.path} was made: no row is rendered or tokenised again"
+            for certified in readied.certified
+            if certified.reused
+        ]
         session.data.ledger.write(run.path / "ledger.jsonl")
         run.write("plan.json", describe_plan(session))
         record = Record(
@@ -182,6 +190,16 @@ def _train_in(
         finally:
             record.close()
         return _finish(session, run, reckoning)
+
+
+def _keep_certificates(run: RunDirectory, readied: Readied) -> None:
+    """The last stage's is the run's certificate.json; a run in stages has one for each beside it."""
+    for number, certified in enumerate(readied.certified, start=1):
+        names = [f"certificate-{number}.json"] if len(readied.certified) > 1 else []
+        for name in [*names, "certificate.json"]:
+            run.write(name, dataclasses.asdict(certified.certificate))
+    for certified in readied.certified:
+        certified.certificate.require()
 
 
 def _events(session: Session, run: RunDirectory, notes: list[str]) -> Iterator[Event]:
@@ -243,6 +261,7 @@ def _finish(session: Session, run: RunDirectory, reckoning: Reckoning) -> RunRes
         graded_tokens=state.graded_tokens,
         rows=_row_counts(session),
         stopped_by=state.stopped_by or "finished",
+        sources=describe_all(session.stages, session.data.train),
         merge=run.read("merge.json") if finished and METHODS[session.recipe.adapter].quantised else None,
         reckoning=reckoning.result(),
     )
@@ -274,7 +293,13 @@ def describe_plan(session: Session) -> dict[str, Any]:
     """The plan in numbers, as plan.json holds it."""
     return {
         "steps": session.plan.num_steps,
-        "steps_per_epoch": session.plan.steps_per_epoch,
+        "steps_per_epoch": session.plan.plans[-1].steps_per_epoch,
+        "stages": [
+            {"name": stage.name, "first_step": first, "steps": stage.plan.num_steps}
+            for stage, first in zip(session.stages, session.plan.first_steps, strict=False)
+        ],
+        "sources": describe_all(session.stages, session.data.train),
+        "held_out_sources": held_out_sources(session),
         **describe_data(session.data),
         "trainable_parameters": session.trainable.parameters,
         "parameters": session.trainable.of,
@@ -288,6 +313,13 @@ def describe_plan(session: Session) -> dict[str, Any]:
         "template_sha256": session.tokenizer.identity.template_sha256,
         "one_by_one": session.why_unpacked,
     }
+
+
+def held_out_sources(session: Session) -> dict[str, str]:
+    """What the sources of held-out rows are called, by the number that metrics have them under."""
+    sources = [source for stage in session.stages for source in stage.recipe.sources]
+    numbers = np.unique(session.data.held_out.row_sources).tolist()
+    return {str(number): sources[number].title for number in numbers}
 
 
 def environment(settings: Mapping[str, Any]) -> dict[str, Any]:

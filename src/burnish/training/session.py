@@ -15,7 +15,7 @@ from burnish.adapters.apply import Trainable, apply_adapter, describe_trainable
 from burnish.adapters.audit import Audit
 from burnish.adapters.tokens import untrained_tokens
 from burnish.data.pack import Pack, pack_all
-from burnish.data.plan import Plan
+from burnish.data.plan import Course
 from burnish.data.prepare import Prepared, encode_rows, read_rows
 from burnish.data.workers import Workers
 from burnish.models.anatomy import anatomy_of
@@ -25,13 +25,14 @@ from burnish.models.quantized import Footprint, exact_parameters, footprint, is_
 from burnish.models.tokenizer import ChatTokenizer
 from burnish.optim.build import Optimizer
 from burnish.optim.masters import Masters
-from burnish.optim.schedule import Schedule, warmup_length
+from burnish.optim.schedule import Relay
 from burnish.parallel.runtime import device_memory, give_back_freed_memory, resident_bytes
 from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
 from burnish.training.ahead import Ahead
 from burnish.training.certificate import recipe_tokenizer
 from burnish.training.forecast import Memory, memory_of, with_checkpointing
+from burnish.training.stages import Stage, stage_of
 from burnish.types import Example
 
 TOKENS_PER_PASS = {"cpu": 2048, "cuda": 16_384}
@@ -67,8 +68,9 @@ class Session:
     recipe: Recipe
     tokenizer: ChatTokenizer
     data: Prepared
-    plan: Plan
-    schedule: Schedule
+    stages: tuple[Stage, ...]
+    plan: Course
+    schedule: Relay
     model: PreTrainedModel | PeftModel
     forward: Forward
     masters: Masters
@@ -153,9 +155,18 @@ def encode_recipe(recipe: Recipe) -> tuple[ChatTokenizer, Prepared]:
 
 
 def open_session(
-    recipe: Recipe, tokenizer: ChatTokenizer, data: Prepared, *, from_scratch: bool = False
+    recipe: Recipe,
+    tokenizer: ChatTokenizer,
+    data: Prepared,
+    *,
+    stages: Sequence[Stage] = (),
+    from_scratch: bool = False,
 ) -> Session:
-    """Load the model, make its weights trainable by the recipe's method, plan the updates."""
+    """Load the model, make its weights trainable by the recipe's method, plan the updates.
+
+    Of a run in `stages`, `data` holds the rows of all of them, end to end.
+    """
+    stages = stages or [stage_of(recipe, data.train)]
     resident = 0 if default_device().type == "cuda" else resident_bytes()
     torch.manual_seed(recipe.seed)  # adapters and new models start from random weights
     base = start_model(recipe.model) if from_scratch else _load_base(recipe)
@@ -182,18 +193,15 @@ def open_session(
         for module in model.modules():
             if getattr(module, "gradient_checkpointing", False):
                 module.training = True
-    plan = plan_of(recipe, len(data.train))
-    warmup = warmup_length(
-        plan.num_steps, warmup_steps=recipe.warmup_steps, warmup_ratio=recipe.warmup_ratio or 0.0
-    )
     held_out = list(data.held_out.views())
     forward = open_forward(model, packed=why is None, compiled=recipe.compile)
     return Session(
         recipe=recipe,
         tokenizer=tokenizer,
         data=data,
-        plan=plan,
-        schedule=Schedule(recipe.lr_scheduler.value, recipe.learning_rate, plan.num_steps, warmup),
+        stages=tuple(stages),
+        plan=Course(tuple(stage.plan for stage in stages)),
+        schedule=Relay(tuple(stage.schedule for stage in stages)),
         model=model,
         forward=forward,
         masters=masters,
@@ -243,18 +251,6 @@ def _load_base(recipe: Recipe) -> PreTrainedModel:
     )
     give_back_freed_memory()
     return base
-
-
-def plan_of(recipe: Recipe, num_rows: int) -> Plan:
-    """The updates that a recipe makes over so many training rows."""
-    return Plan(
-        num_rows=num_rows,
-        batch_size=recipe.global_batch_size,
-        num_epochs=recipe.num_epochs or 1,
-        max_steps=recipe.max_steps,
-        seed=recipe.seed,
-        shuffle=recipe.shuffle,
-    )
 
 
 def _embedding_names(model: nn.Module, tables: Sequence[nn.Parameter]) -> frozenset[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +23,8 @@ from burnish.training.events import Evaluated, Stepped
 from burnish.training.session import Session
 
 ROWS_NAMED = 8
+
+Array = np.ndarray[tuple[int], np.dtype[Any]]
 
 
 class Abandoned(Exception):
@@ -78,6 +82,8 @@ def take_step(session: Session, *, interrupted: Callable[[], bool] = lambda: Fal
             source: value / int((graded == source).sum())
             for source, value in zip(source_sums, by_source, strict=True)
         },
+        source_tokens={source: int((graded == source).sum()) for source in source_sums},
+        stage=session.stages[session.plan.stage_of(step)[0]].name,
     )
 
 
@@ -104,13 +110,15 @@ def evaluate(session: Session) -> Evaluated:
     """Held-out loss, one division over the whole set, and the share of graded tokens that are the first choice."""
     loss = weight = 0.0
     right = graded = 0
+    sources = SourceSums()
     with evaluating(session.model), pack_attention(session.model, packed=session.forward.packed):
         for pack in session.held_out:
-            summed, hits = session.forward.judge(pack)
+            summed, nll, hits = session.forward.judge(pack)
             loss += float(summed)
             weight += pack.weight
             right += int(hits.sum())
             graded += len(pack.targets)
+            sources.add(pack.sources, nll.cpu().numpy(), hits.cpu().numpy())
     state = session.state
     state.eval_loss = loss / weight
     best = state.best_loss is None or state.eval_loss < state.best_loss
@@ -118,7 +126,41 @@ def evaluate(session: Session) -> Evaluated:
         state.best_loss, state.best_step, state.evaluations_without_better = state.eval_loss, state.step, 0
     else:
         state.evaluations_without_better += 1
-    return Evaluated(state.step, state.eval_loss, right / graded, graded, best)
+    return Evaluated(
+        state.step,
+        state.eval_loss,
+        right / graded,
+        graded,
+        best,
+        source_loss=sources.losses(),
+        source_accuracy=sources.accuracies(),
+        source_tokens=dict(sources.tokens),
+    )
+
+
+class SourceSums:
+    """What the held-out tokens of each source come to."""
+
+    def __init__(self) -> None:
+        self.tokens: Counter[int] = Counter()
+        self._loss: Counter[int] = Counter()
+        self._hits: Counter[int] = Counter()
+
+    def add(self, sources: Array, nll: Array, hits: Array) -> None:
+        """Take in one pack: of each graded token its source, -ln p, and whether it was the first choice."""
+        for source in np.unique(sources).tolist():
+            mine = sources == source
+            self.tokens[source] += int(mine.sum())
+            self._loss[source] += float(nll[mine].sum(dtype=np.float64))  # type: ignore[assignment]
+            self._hits[source] += int(hits[mine].sum())
+
+    def losses(self) -> dict[int, float]:
+        """The mean -ln p of each source."""
+        return {source: self._loss[source] / count for source, count in sorted(self.tokens.items())}
+
+    def accuracies(self) -> dict[int, float]:
+        """The share of first choices of each source."""
+        return {source: self._hits[source] / count for source, count in sorted(self.tokens.items())}
 
 
 def _diverged(session: Session, step: int, loss: float, norm: float, packs: list[Pack]) -> Diverged:

@@ -35,6 +35,8 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "lora, dropout, one by one": {"adapter": "lora", "lora_dropout": 0.1, "packing": False},
     "bf16 over masters, early stopping": {"dtype": "bfloat16", "early_stopping_patience": 2, "eval_steps": 2},
     "two sources, muon, micro-batches": {"optimizer": "muon", "micro_batch_size": 2, "two": True},
+    "mixture": {"mixture": "temperature", "two": True},
+    "stages": {"stages": [{"num_epochs": 1}, {"num_epochs": 2, "learning_rate": 1e-3}]},
 }
 OWN = ("seconds", "memory_bytes")
 """What a machine says of itself, and no two runs have in common."""

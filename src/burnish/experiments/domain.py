@@ -1,0 +1,198 @@
+"""Two stages on real medical text, beside fine-tuning alone, with and without replay.
+
+    python -m burnish.experiments.domain ../shared/data            three seeds; the last line is the result, as JSON
+    python -m burnish.experiments.domain ../shared/data --write docs/domain
+
+A base of 0.66M parameters that knows children's stories reads two textbooks, then answers questions on them. Three
+losses are measured from before the first update to the last: textbook pages it never read (domain), questions it was
+never asked (answers), stories of the kind that it knows (general).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import math
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import orjson
+
+from burnish.experiments.chart import Point, chart
+from burnish.recipe.load import load_recipe
+from burnish.training.run import train
+
+BASE = "tiny-lm/TinyStories-656K"
+TEXTS = ("medical/openstax_anatomy_physiology_text.jsonl.gz", "medical/openstax_microbiology_text.jsonl.gz")
+QUESTIONS = (
+    "medical/openstax_anatomy_physiology_short.jsonl",
+    "medical/openstax_microbiology_short.jsonl",
+)
+GENERAL = "text-general/tinystories_197kB.txt"
+MEASURED = ("domain", "answers", "general")
+"""The held-out sources, in the order in which the recipe names them, so also their numbers in the metrics."""
+
+READ = {"name": "read", "learning_rate": 3e-3, "global_batch_size": 16}
+ANSWER = {"name": "answer", "learning_rate": 2e-3, "global_batch_size": 32}
+SHARE = 0.3
+WINDOW = 64
+"""Tokens of a replayed piece: short ones reach every update."""
+
+
+def write_sets(data: Path, folder: Path) -> dict[str, Path]:
+    """Training and held-out rows of each kind, split by what they say; stories by turns of fifty."""
+    texts = [{"text": row["text"]} for name in TEXTS for row in _rows(data / name)]
+    asked = [
+        {"instruction": row["question"], "output": row["answer"]}
+        for name in QUESTIONS
+        for row in _rows(data / name)
+    ]
+    stories = [{"text": story} for story in (data / GENERAL).read_text(encoding="utf-8").split("\n\n")]
+    told = {}
+    for name, rows, held in (("domain", texts, 16), ("answers", asked, 8), ("general", stories, 5)):
+        kept = [row for row in rows if any(str(value).strip() for value in row.values())]
+        apart = [_ticket(row) % held == 0 for row in kept]
+        for part, wanted in (("train", False), ("held_out", True)):
+            path = folder / f"{name}_{part}.jsonl"
+            chosen = [row for row, is_apart in zip(kept, apart, strict=True) if is_apart == wanted]
+            path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in chosen))
+            told[f"{name}_{part}"] = path
+    return told
+
+
+def arms(sets: Mapping[str, Path], steps: int) -> dict[str, list[dict[str, Any]]]:
+    """What is compared, each as the stages of a recipe."""
+    replay = {"path": str(sets["general_train"]), "share": SHARE, "max_length": WINDOW}
+    read = {**READ, "datasets": str(sets["domain_train"]), "max_steps": steps}
+    answer = {**ANSWER, "datasets": str(sets["answers_train"]), "max_steps": steps}
+    return {
+        "SFT alone, as many SFT updates": [answer],
+        "SFT alone, as many updates in all": [{**answer, "max_steps": 2 * steps}],
+        "text, then SFT": [read, answer],
+        "text, then SFT, with replay": [{**read, "replay": replay}, {**answer, "replay": replay}],
+    }
+
+
+def measure(
+    data: Path,
+    sets: Mapping[str, Path],
+    stages: Sequence[Mapping[str, Any]],
+    *,
+    steps: int,
+    seed: int,
+    out: Path,
+) -> list[dict[str, float]]:
+    """The three held-out losses at the start, after `steps` updates, and at the end."""
+    loaded = load_recipe(
+        None,
+        {
+            "model": str(data / BASE),
+            "val_datasets": [{"path": str(sets[f"{name}_held_out"]), "name": name} for name in MEASURED],
+            "stages": list(stages),
+            "max_length": 256,
+            "eval_steps": steps,
+            "dtype": "float32",
+            "seed": seed,
+            "output_dir": str(out),
+        },
+    )
+    run = train(loaded).run
+    lines = [orjson.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
+    evaluated = [line["source_loss"] for line in lines if line["kind"] == "eval"]
+    return [{name: losses[str(k)] for k, name in enumerate(MEASURED)} for losses in evaluated]
+
+
+def study(data: Path, *, steps: int, seeds: Iterable[int]) -> dict[str, Any]:
+    """Every arm with every seed: its losses at each evaluation, and what follows from them."""
+    found: dict[str, list[list[dict[str, float]]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        sets = write_sets(data, Path(folder))
+        for name, stages in arms(sets, steps).items():
+            for seed in seeds:
+                out = Path(folder) / f"{len(found)}-{seed}"
+                measured = measure(data, sets, stages, steps=steps, seed=seed, out=out)
+                found.setdefault(name, []).append(measured)
+                print(name, seed, measured[-1], flush=True)
+    return {"steps": steps, "losses": found, "verdict": verdict(found)}
+
+
+def verdict(found: Mapping[str, Sequence[Sequence[Mapping[str, float]]]]) -> dict[str, Any]:
+    """Perplexities at the end, mean and standard deviation over seeds, and how much of the rise replay leaves."""
+    names = list(found)
+    ends = {
+        name: {kind: _spread([math.exp(run[-1][kind]) for run in runs]) for kind in MEASURED}
+        for name, runs in found.items()
+    }
+    start = {kind: math.exp(found[names[0]][0][0][kind]) for kind in MEASURED}
+    rises = [
+        [with_it[-1]["general"] - with_it[0]["general"], without[-1]["general"] - without[0]["general"]]
+        for without, with_it in zip(found[names[2]], found[names[3]], strict=True)
+    ]
+    perplexity = [
+        (math.exp(with_it[-1]["general"]) - start["general"])
+        / (math.exp(without[-1]["general"]) - start["general"])
+        for without, with_it in zip(found[names[2]], found[names[3]], strict=True)
+    ]
+    return {
+        "start": start,
+        "perplexity": ends,
+        "rise_of_general_loss_with_and_without_replay": rises,
+        "share_of_the_rise_in_general_perplexity_left_by_replay": _spread(perplexity),
+    }
+
+
+def write_chart(result: Mapping[str, Any], folder: Path) -> None:
+    """One chart for each measure: the loss before, between and after the stages."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in MEASURED:
+        lines = {
+            name: [
+                Point(
+                    k if len(runs[0]) == 3 else 2 * k,
+                    mean(run[k][kind] for run in runs),
+                    stdev([run[k][kind] for run in runs]) if len(runs) > 1 else 0.0,
+                )
+                for k in range(len(runs[0]))
+            ]
+            for name, runs in result["losses"].items()
+        }
+        words = ("base", f"{result['steps']} updates", "end")
+        page = chart(f"held-out loss: {kind}", "bars: standard deviation over seeds", lines, names=words)
+        (folder / f"{kind}.svg").write_text(page, encoding="utf-8")
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return [orjson.loads(line) for line in raw.split(b"\n") if line]
+
+
+def _ticket(row: Mapping[str, Any]) -> int:
+    return int.from_bytes(blake2b(orjson.dumps(row), digest_size=4).digest())
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": round(mean(values), 4), "deviation": round(stdev(values), 4) if len(values) > 1 else 0.0}
+
+
+def main() -> None:
+    """Run the study and print it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, help="the folder of real data sets")
+    parser.add_argument("--steps", type=int, default=120, help="updates of each stage")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--write", type=Path, help="folder for the charts")
+    given = parser.parse_args()
+    result = study(given.data, steps=given.steps, seeds=range(given.seeds))
+    if given.write:
+        write_chart(result, given.write)
+    print(orjson.dumps(result).decode())
+
+
+if __name__ == "__main__":
+    main()
