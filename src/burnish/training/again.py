@@ -23,6 +23,7 @@ from burnish.training.exhaustion import memory_errors
 from burnish.training.loop import training_loop
 from burnish.training.oracle import settle
 from burnish.training.run import open_readied
+from burnish.training.stages import ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ def repeat_last_interval(path: str | Path) -> Repetition:
         settings = run.read("environment.json")
         date = datetime.date.fromisoformat(settings["date"]) if "date" in settings else None
         readied = ready(recipe, date=date)
+        for certified in readied.certified:
+            certified.certificate.require()
         refuse_other_template(run, readied.tokenizer.identity.template_sha256, allow=())
         refuse_other_data(run, readied.data, allow=())
         session = open_readied(recipe, readied, from_scratch=settings["from_scratch"])
