@@ -18,6 +18,7 @@ from burnish.errors import DataError, UsageError
 from burnish.recipe.load import load_recipe
 from burnish.training.again import repeat_last_interval
 from burnish.training.run import prepare, resume, train
+from burnish.training.step import evaluate
 from tests.conftest import conversation
 from tests.training.test_run import final_weights, interrupting, recipe
 
@@ -77,6 +78,25 @@ def test_killed_in_saves_and_in_its_resume_a_run_comes_to_the_same_bits(
     assert not (run / "final").exists()
     resume(run)
     assert_same(straight.run, run)
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_with_the_same_evaluation(
+    model_directory: ModelDirectory, data_file: Path, tmp_path: Path
+) -> None:
+    keys = {"dtype": "bfloat16", "val_set_size": 8, "save_steps": 2}
+    straight = train(recipe(model_directory("llama"), data_file, tmp_path / "a", **keys))
+    asked = recipe(model_directory("llama"), data_file, tmp_path / "b", **keys)
+    assert killed(lambda: train(asked), "kill@rename:1") == signal.SIGKILL
+    resume(tmp_path / "b" / "run")
+    assert_same(straight.run, tmp_path / "b" / "run")
+
+
+def test_the_first_evaluation_of_a_process_gives_what_every_later_one_gives(
+    model_directory: ModelDirectory, data_file: Path, tmp_path: Path
+) -> None:
+    asked = recipe(model_directory("llama"), data_file, tmp_path, dtype="bfloat16", val_set_size=8)
+    session = prepare(asked.recipe)
+    assert evaluate(session).loss == evaluate(session).loss
 
 
 def test_patience_is_remembered_over_a_kill_and_a_run_that_stopped_stays_stopped(

@@ -17,13 +17,13 @@ from burnish.checkpoint.files import Checkpoint, newest_good
 from burnish.errors import UsageError
 from burnish.parallel.runtime import prepare_process
 from burnish.recipe.load import load_recipe
-from burnish.training.certificate import certify
 from burnish.training.continuity import refuse_other_data, refuse_other_template, restore
 from burnish.training.directory import RunDirectory, open_run
 from burnish.training.exhaustion import memory_errors
 from burnish.training.loop import training_loop
 from burnish.training.oracle import settle
-from burnish.training.session import open_session
+from burnish.training.run import open_readied
+from burnish.training.stages import ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +63,15 @@ def repeat_last_interval(path: str | Path) -> Repetition:
     with memory_errors(recipe), run.locked(), tempfile.TemporaryDirectory(prefix="burnish-verify-") as place:
         settings = run.read("environment.json")
         date = datetime.date.fromisoformat(settings["date"]) if "date" in settings else None
-        certified = certify(recipe, date=date)
-        certified.certificate.require()
-        refuse_other_template(run, certified.tokenizer.identity.template_sha256, allow=())
-        refuse_other_data(run, certified.data, allow=())
-        session = open_session(
-            recipe, certified.tokenizer, certified.data, from_scratch=settings["from_scratch"]
-        )
+        readied = ready(recipe, date=date)
+        for certified in readied.certified:
+            certified.certificate.require()
+        refuse_other_template(run, readied.tokenizer.identity.template_sha256, allow=())
+        refuse_other_data(run, readied.data, allow=())
+        session = open_readied(recipe, readied, from_scratch=settings["from_scratch"])
+        settle(session)
         restore(session, run, below=saved.step)
         first = session.state.step
-        if first == 0:
-            settle(session)
         session.state.stopped_by = None
         beside = RunDirectory(Path(place))
         for _ in training_loop(session, beside, interrupted=lambda: session.state.step >= saved.step):

@@ -143,10 +143,11 @@ def prepare(recipe: Recipe, *, from_scratch: bool = False) -> Session:
     readied = ready(recipe)
     for certified in readied.certified:
         certified.certificate.require()
-    return _open(recipe, readied, from_scratch=from_scratch)
+    return open_readied(recipe, readied, from_scratch=from_scratch)
 
 
-def _open(recipe: Recipe, readied: Readied, *, from_scratch: bool) -> Session:
+def open_readied(recipe: Recipe, readied: Readied, *, from_scratch: bool) -> Session:
+    """The session of a recipe whose rows are certified."""
     return open_session(
         recipe, readied.tokenizer, readied.data, stages=readied.stages, from_scratch=from_scratch
     )
@@ -163,8 +164,8 @@ def _train_in(
         if resuming:
             refuse_other_template(run, readied.tokenizer.identity.template_sha256, allow=allow)
             refuse_other_data(run, readied.data, allow=allow)
-        session = _open(recipe, readied, from_scratch=settings["from_scratch"])
-        # Asked of a resumed run too, of the weights and rows that it began with: what was switched off then is
+        session = open_readied(recipe, readied, from_scratch=settings["from_scratch"])
+        # Asked of a resumed run too, of the weights and rows that it began with: what the oracle switched off then is
         # switched off again, and the first pack goes the way that it went.
         found = settle(session)
         sweep(run.checkpoints)
@@ -196,7 +197,7 @@ def _keep_certificates(run: RunDirectory, readied: Readied) -> None:
     for number, certified in enumerate(readied.certified, start=1):
         names = [f"certificate-{number}.json"] if len(readied.certified) > 1 else []
         for name in [*names, "certificate.json"]:
-            certified.certificate.write(run.path / name)
+            run.write(name, dataclasses.asdict(certified.certificate))
     for certified in readied.certified:
         certified.certificate.require()
 

@@ -35,6 +35,8 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "lora, dropout, one by one": {"adapter": "lora", "lora_dropout": 0.1, "packing": False},
     "bf16 over masters, early stopping": {"dtype": "bfloat16", "early_stopping_patience": 2, "eval_steps": 2},
     "two sources, muon, micro-batches": {"optimizer": "muon", "micro_batch_size": 2, "two": True},
+    "mixture": {"mixture": "temperature", "two": True},
+    "stages": {"stages": [{"num_epochs": 1}, {"num_epochs": 2, "learning_rate": 1e-3}]},
 }
 OWN = ("seconds", "memory_bytes")
 """What a machine says of itself, and no two runs have in common."""
@@ -99,7 +101,8 @@ def kills(place: Path, *, seed: int, trials: int = 200) -> Outcome:
         failure = _kill_until_done(benches[name], f"run-{runs}", outcome, rng, left=trials - outcome.trials)
         if failure is not None:
             outcome.failures.append(f"{name}, run {runs} (kills {before + 1} to {outcome.trials}): {failure}")
-        shutil.rmtree(benches[name].place / f"run-{runs}", ignore_errors=failure is None)
+        else:
+            shutil.rmtree(benches[name].place / f"run-{runs}", ignore_errors=True)
         runs += 1
     outcome.margin = f"{runs} runs of {len(benches)} configurations"
     return outcome
