@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,6 @@ from burnish.serving.roster import Roster, load_roster
 
 ModelDirectory = Callable[..., Path]
 PROMPTS = [[5, 9, 11], [7] * 40, [40, 41], [3, 4, 5, 6, 7, 8], [100]]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """With several threads a row's bits depended on its company (CI, 20 November 2026): not understood yet."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def logits_of(computer: Computer, prompts: Sequence[Sequence[int]], steps: int = 6) -> list[torch.Tensor]:
@@ -45,7 +36,7 @@ def test_logits_are_transformers_own_and_the_same_bits_in_any_company(
     family: str, model_directory: ModelDirectory
 ) -> None:
     roster = load_roster([str(model_directory(family))])
-    with Computer(roster, width=6) as computer:
+    with Computer(roster) as computer:
         assert computer.why_alone is None
         together = logits_of(computer, PROMPTS)
         alone = [logits_of(computer, [ids])[0] for ids in PROMPTS]
@@ -104,6 +95,21 @@ def test_the_probe_sees_rows_that_share_what_they_remember(
     monkeypatch.setattr(keys.Rows, "update", into_the_first)
     with Computer(load_roster([str(model_directory())]), width=4) as computer:
         assert computer.why_alone is not None and "bits depend" in computer.why_alone
+
+
+def test_the_probe_sees_rows_whose_bits_depend_on_their_place(
+    model_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Computer._forward
+
+    def split(self: Computer, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        logits = right(self, ids, *rest)
+        logits[4:] += 1e-6  # as where the second thread's share is of another size
+        return logits
+
+    monkeypatch.setattr(Computer, "_forward", split)
+    with Computer(load_roster([str(model_directory())])) as computer:
+        assert computer.why_alone is not None and "its place" in computer.why_alone
 
 
 def test_the_probe_sees_positions_that_are_off_by_one(

@@ -2,7 +2,8 @@
 
 A pass always has the same number of rows. What a matrix product gives for a row depends on the product's shape
 (a sum of 256 terms is added up in another order for 16 rows than for 1), never on what the other rows hold. So with
-the shape fixed, an answer has the same bits whether one client asks or sixty-four.
+the shape fixed, an answer has the same bits whether one client asks or sixty-four. Where threads get unlike shares of
+the rows it depends on the row's place too (fp32, 6 rows on two threads: MKL gives 4 to one and 2 to the other).
 
     prompts   chunks of PROMPT_TOKENS of one sequence, alone: their shapes follow from the prompt
     tokens    `width` rows, one for each sequence of one model id; rows without a sequence are empty
@@ -141,8 +142,8 @@ def _has_experts(config: Any) -> str | None:
 def probe(computer: Computer) -> str | None:
     """Why this model's sequences cannot share passes, in words; None if they can.
 
-    Two questions, on made-up ids: are the log-probabilities transformers' own, and has a row the same bits alone
-    as in company?
+    Two questions, on made-up ids: are the log-probabilities transformers' own, and has a sequence the same bits alone
+    as in company, at whatever place?
     """
     roster = computer.roster
     served = next(iter(roster.by_id.values()))
@@ -154,10 +155,12 @@ def probe(computer: Computer) -> str | None:
     try:
         alone, _ = _steps(computer, served, prompts[:1])
         company, read = _steps(computer, served, prompts)
+        everywhere, _ = _steps(computer, served, prompts[:1] * computer.width)
     except Exception as error:  # whatever a model's own code raises when it is entered this way
         return f"{type(roster.inner).__name__} in company: {type(error).__name__}: {error}"
-    if not all(torch.equal(a, b) for a, b in zip(alone[0], company[0], strict=True)):
-        return f"{type(roster.inner).__name__}: an answer's bits depend on what is computed beside it"
+    for found, what in ((company[:1], "what is computed beside it"), (everywhere, "its place in the pass")):
+        if not all(torch.equal(a, b) for row in found for a, b in zip(alone[0], row, strict=True)):
+            return f"{type(roster.inner).__name__}: an answer's bits depend on {what}, {_passes(computer)}"
     before = roster.inner.config._attn_implementation
     roster.inner.set_attn_implementation("eager")
     try:
@@ -174,6 +177,10 @@ def probe(computer: Computer) -> str | None:
     if off > bound:
         return f"{type(roster.inner).__name__}: log-probabilities in company are {off:.2g} from its own"
     return None
+
+
+def _passes(computer: Computer) -> str:
+    return f"in passes of {computer.width} rows on {torch.get_num_threads()} threads (a multiple of 8 may do)"
 
 
 def _steps(
