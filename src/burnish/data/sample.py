@@ -16,7 +16,8 @@ from typing import Protocol
 
 from burnish.chat.refusal import RowRefused
 from burnish.data.ledger import Ledger
-from burnish.data.prepare import CHANGES, fit, read_rows_of, windows
+from burnish.data.prepare import CHANGES, fit, window_length, windows
+from burnish.data.rows import read_rows_of
 from burnish.data.split import drop_duplicates
 from burnish.errors import UsageError
 from burnish.recipe.choices import TooLong
@@ -77,8 +78,8 @@ def fit_row(row: Row, encoder: Encodes, recipe: Recipe, ledger: Ledger) -> list[
     for key, words in CHANGES.items():
         if encoder.counts[key] > before[key]:
             ledger.change(row, words)
-    length = recipe.max_length
     if isinstance(row.content, Document):
+        length = window_length(recipe, row.source)
         # Windows overlap by one token: the second begins at `length - 1` of the text.
         return [
             Part(window, view, number * (length - 1))
@@ -94,7 +95,8 @@ def _usable(recipe: Recipe, ledger: Ledger, missing: set[str]) -> Iterator[Row]:
     """Rows that can be read, up to the last one that is looked for; a row that is met leaves `missing`."""
     seeking = bool(missing)
     first = 0
-    for number, source in enumerate(recipe.datasets):
+    # Numbered as training numbers them; what is held out is read past and not shown.
+    for number, source in enumerate(recipe.sources):
         for row in read_rows_of(source, number, first):
             first += 1
             ledger.count_read()

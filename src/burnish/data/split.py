@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
+from typing import Any
 
+import numpy as np
 import orjson
 
 from burnish.data.ledger import Ledger
@@ -19,6 +21,8 @@ from burnish.errors import DataError, UsageError
 from burnish.types import Origin, Row
 
 _KEY_BYTES = 16
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def content_key(row: Row) -> bytes:
@@ -37,6 +41,32 @@ def drop_duplicates(rows: Iterable[Row], ledger: Ledger) -> Iterator[Row]:
             yield row
         else:
             ledger.drop(row, "duplicate", detail=f"same content as {original}")
+
+
+def keys_of(joined: bytes | bytearray) -> Array:
+    """Content keys that lie end to end as pairs of numbers, which sort as the keys do."""
+    return np.frombuffer(bytes(joined), ">u8").reshape(-1, 2)
+
+
+def first_of_each(keys: Array) -> Array:
+    """For each row the number of the first row of its content: `drop_duplicates` where only keys are held."""
+    order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable, so that of equal keys the first row comes first
+    ordered = keys[order]
+    begins = np.ones(len(order), bool)
+    begins[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    first = np.empty(len(order), np.int64)
+    first[order] = order[np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))]
+    return first
+
+
+def drawn_apart(keys: Array, size: float, *, seed: int) -> Array:
+    """Which of so many different contents are held out: `hold_out` where only keys are held."""
+    number = _num_wanted(size, len(keys))
+    apart = np.zeros(len(keys), bool)
+    if number:
+        tickets = keys_of(b"".join(_draw(row.tobytes(), seed) for row in keys))
+        apart[np.lexsort((tickets[:, 1], tickets[:, 0]))[:number]] = True
+    return apart
 
 
 def hold_out(rows: Iterable[Row], size: float, *, seed: int) -> tuple[list[Row], list[Row]]:
@@ -70,7 +100,11 @@ def hold_out(rows: Iterable[Row], size: float, *, seed: int) -> tuple[list[Row],
 
 def _ticket(row: Row, seed: int) -> bytes:
     """The row's place in the draw: a hash of its content under the seed."""
-    return blake2b(content_key(row), digest_size=_KEY_BYTES, key=str(seed).encode()).digest()
+    return _draw(content_key(row), seed)
+
+
+def _draw(key: bytes, seed: int) -> bytes:
+    return blake2b(key, digest_size=_KEY_BYTES, key=str(seed).encode()).digest()
 
 
 def _num_wanted(size: float, num_rows: int) -> int:

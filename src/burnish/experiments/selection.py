@@ -89,8 +89,8 @@ def by_facility(weight: float) -> Choose:
 def as_long_as(chosen_by: Choose) -> Choose:
     """Drawn rows whose answers are as long as those that another way chooses: length without the choice.
 
-    In place of each chosen row stands one drawn from the `NEIGHBOURS` rows nearest to it in length that are left, itself
-    among them.
+    In place of each chosen row stands one drawn from the `NEIGHBOURS` rows nearest to it in length that are left,
+    itself among them.
     """
 
     def choose(pool: Pool, among: Sequence[int], number: int, seed: int) -> list[int]:

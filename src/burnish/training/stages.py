@@ -21,7 +21,8 @@ import numpy as np
 from burnish.data.ledger import Ledger
 from burnish.data.mixture import Ask, Mixture, asked_shares, mix, with_replay
 from burnish.data.plan import Plan
-from burnish.data.prepare import Prepared, replay_source
+from burnish.data.prepare import Prepared
+from burnish.data.rows import replay_source
 from burnish.data.store import Array, EncodedRows, RowsWriter, StoredOrigins, join_rows
 from burnish.data.workers import Progress
 from burnish.errors import DataError
