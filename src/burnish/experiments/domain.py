@@ -6,6 +6,11 @@
 A base of 0.66M parameters that knows children's stories reads two textbooks, then answers questions on them. Three
 losses are measured from before the first update to the last: textbook pages it never read (domain), questions it was
 never asked (answers), stories of the kind that it knows (general).
+
+Equal steps are equal updates of fine-tuning: the second stage of every arm is the same. The stricter reading, equal
+updates in all, is an arm of its own: fine-tuning alone that goes through the questions as long as both stages take.
+A story is held out or replayed as a whole, in the form in which the base was trained on it; a part of a story that
+another part was replayed of would tell the names in it.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import math
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
@@ -39,19 +45,24 @@ MEASURED = ("domain", "answers", "general")
 READ = {"name": "read", "learning_rate": 3e-3, "global_batch_size": 16}
 ANSWER = {"name": "answer", "learning_rate": 2e-3, "global_batch_size": 32}
 SHARE = 0.3
-WINDOW = 64
+WINDOW = 128
 """Tokens of a replayed piece: short ones reach every update."""
+
+OPENING = re.compile(
+    r"(Once|One day, (a|an|there|two|three)\b|There (was|were|once)\b|In an? |A long|On an? )"
+)
+"""How stories of the file begin: nothing else parts them from the paragraphs of the story before."""
 
 
 def write_sets(data: Path, folder: Path) -> dict[str, Path]:
-    """Training and held-out rows of each kind, split by what they say; stories by turns of fifty."""
+    """Training and held-out rows of each kind, split by what they say."""
     texts = [{"text": row["text"]} for name in TEXTS for row in _rows(data / name)]
     asked = [
         {"instruction": row["question"], "output": row["answer"]}
         for name in QUESTIONS
         for row in _rows(data / name)
     ]
-    stories = [{"text": story} for story in (data / GENERAL).read_text(encoding="utf-8").split("\n\n")]
+    stories = [{"text": story} for story in whole_stories((data / GENERAL).read_text(encoding="utf-8"))]
     told = {}
     for name, rows, held in (("domain", texts, 16), ("answers", asked, 8), ("general", stories, 5)):
         kept = [row for row in rows if any(str(value).strip() for value in row.values())]
@@ -62,6 +73,16 @@ def write_sets(data: Path, folder: Path) -> dict[str, Path]:
             path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in chosen))
             told[f"{name}_{part}"] = path
     return told
+
+
+def whole_stories(text: str) -> list[str]:
+    """Paragraphs put together again: each story from one opening up to the next."""
+    stories: list[list[str]] = []
+    for paragraph in filter(str.strip, text.split("\n\n")):
+        if not stories or OPENING.match(paragraph):
+            stories.append([])
+        stories[-1].append(paragraph)
+    return ["\n\n".join(story) for story in stories]
 
 
 def arms(sets: Mapping[str, Path], steps: int) -> dict[str, list[dict[str, Any]]]:
@@ -121,28 +142,36 @@ def study(data: Path, *, steps: int, seeds: Iterable[int]) -> dict[str, Any]:
 
 
 def verdict(found: Mapping[str, Sequence[Sequence[Mapping[str, float]]]]) -> dict[str, Any]:
-    """Perplexities at the end, mean and standard deviation over seeds, and how much of the rise replay leaves."""
+    """Perplexities at the end, mean and deviation over seeds, and the three claims, each seed by itself."""
     names = list(found)
-    ends = {
-        name: {kind: _spread([math.exp(run[-1][kind]) for run in runs]) for kind in MEASURED}
-        for name, runs in found.items()
-    }
     start = {kind: math.exp(found[names[0]][0][0][kind]) for kind in MEASURED}
-    rises = [
-        [with_it[-1]["general"] - with_it[0]["general"], without[-1]["general"] - without[0]["general"]]
-        for without, with_it in zip(found[names[2]], found[names[3]], strict=True)
-    ]
-    perplexity = [
-        (math.exp(with_it[-1]["general"]) - start["general"])
-        / (math.exp(without[-1]["general"]) - start["general"])
-        for without, with_it in zip(found[names[2]], found[names[3]], strict=True)
+
+    def ends(name: str, kind: str) -> list[float]:
+        return [math.exp(run[-1][kind]) for run in found[name]]
+
+    equal, longer, staged, replayed = names
+    left = [
+        (with_it - start["general"]) / (without - start["general"])
+        for without, with_it in zip(ends(staged, "general"), ends(replayed, "general"), strict=True)
     ]
     return {
         "start": start,
-        "perplexity": ends,
-        "rise_of_general_loss_with_and_without_replay": rises,
-        "share_of_the_rise_in_general_perplexity_left_by_replay": _spread(perplexity),
+        "perplexity": {name: {kind: _spread(ends(name, kind)) for kind in MEASURED} for name in names},
+        "share_of_the_rise_in_general_perplexity_left_by_replay": {**_spread(left), "seeds": left},
+        "claims": {
+            "domain perplexity falls": [end < start["domain"] for end in ends(staged, "domain")],
+            "answers fall more than by SFT alone, equal SFT updates": _below(found, staged, equal),
+            "answers fall more than by SFT alone, equal updates in all": _below(found, staged, longer),
+            "with replay the general perplexity rises less than half as much": [part < 0.5 for part in left],
+        },
     }
+
+
+def _below(
+    found: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], first: str, second: str
+) -> list[bool]:
+    pairs = zip(found[first], found[second], strict=True)
+    return [one[-1]["answers"] < other[-1]["answers"] for one, other in pairs]
 
 
 def write_chart(result: Mapping[str, Any], folder: Path) -> None:
