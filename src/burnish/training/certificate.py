@@ -24,7 +24,7 @@ from burnish.data.workers import Progress, Workers
 from burnish.errors import DataError
 from burnish.models.tokenizer import ChatTokenizer, load_chat_tokenizer
 from burnish.recipe.schema import Recipe
-from burnish.training.building import build
+from burnish.training.building import build, build_segments
 from burnish.training.key import FORMAT, key_of, key_parts
 from burnish.training.vault import discard, draft, parts_of, place_of, prune, touch
 
@@ -122,6 +122,31 @@ def certify(
         _make(folder, parts, recipe, tokenizer, date=date, progress=progress)
     prune()
     return _open(place, recipe, tokenizer, date=date, reused=False)
+
+
+def build_share(
+    recipe: Recipe,
+    share: tuple[int, int],
+    *,
+    date: datetime.date | None = None,
+    progress: Progress = lambda done, total: None,
+) -> int:
+    """Encode every `share[1]`-th segment from number `share[0]` on, for a `certify` to find; how many there are.
+
+    Processes on machines that see the same cache share the work so; a set of one segment is left to `certify`.
+    """
+    tokenizer = recipe_tokenizer(recipe, date=date)
+    key = key_of(key_parts(recipe, tokenizer))
+    rows = read_rows(recipe)
+    if place_of(key).is_dir() or len(rows.bounds) == 1:
+        return len(rows.bounds)
+    if not rows.has_conversations:
+        tokenizer = recipe_tokenizer(recipe, date=date, chat=False)
+    with (
+        parts_of(key, alone=False) as segments,
+        Workers(tokenizer.spec, num_rows=rows.num_kept // share[1], progress=progress) as workers,
+    ):
+        return len(build_segments(rows, workers, segments, share=share))
 
 
 def recipe_tokenizer(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from burnish.data.store import MANIFEST
+from burnish.errors import DataError
 
 KEPT = 8
 """How many are kept; the least recently used goes first."""
@@ -85,6 +86,12 @@ def parts_of(key: str, *, alone: bool = True) -> Iterator[Path]:
     """
     folder = vault() / f".parts-{key[:32]}"
     lock = _locked(folder, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+    if lock is None and not alone:
+        raise DataError(
+            f"{folder}: another process is building it by itself",
+            rule="several build together where each builds a share",
+            remedy="wait for it; its certificate will be found",
+        )
     if lock is None:
         with tempfile.TemporaryDirectory(prefix=".tmp-parts-", dir=vault()) as own:
             yield Path(own)
