@@ -9,8 +9,9 @@ never asked (answers), stories of the kind that it knows (general).
 
 Equal steps are equal updates of fine-tuning: the second stage of every arm is the same. The stricter reading, equal
 updates in all, is an arm of its own: fine-tuning alone that goes through the questions as long as both stages take.
-A story is held out or replayed as a whole, in the form in which the base was trained on it; a part of a story that
-another part was replayed of would tell the names in it.
+A story is held out or replayed as a whole: a part of a story that another part was replayed of would tell the names in
+it. Its end is not counted in its perplexity: the base gives its own end token e^-28, so that whoever learns to end a text,
+as replay teaches too, would be better at stories than the base.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from statistics import mean, stdev
 from typing import Any
 
 import orjson
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from burnish.experiments.chart import Point, chart
 from burnish.recipe.load import load_recipe
@@ -39,8 +42,9 @@ QUESTIONS = (
     "medical/openstax_microbiology_short.jsonl",
 )
 GENERAL = "text-general/tinystories_197kB.txt"
-MEASURED = ("domain", "answers", "general")
+HELD_OUT = ("domain", "answers")
 """The held-out sources, in the order in which the recipe names them, so also their numbers in the metrics."""
+MEASURED = (*HELD_OUT, "general")
 
 READ = {"name": "read", "learning_rate": 3e-3, "global_batch_size": 16}
 ANSWER = {"name": "answer", "learning_rate": 2e-3, "global_batch_size": 32}
@@ -48,6 +52,7 @@ SHARE = 0.3
 WINDOW = 128
 """Tokens of a replayed piece: short ones reach every update."""
 
+LONGEST = 512
 OPENING = re.compile(
     r"(Once|One day, (a|an|there|two|three)\b|There (was|were|once)\b|In an? |A long|On an? )"
 )
@@ -107,12 +112,12 @@ def measure(
     seed: int,
     out: Path,
 ) -> list[dict[str, float]]:
-    """The three held-out losses at the start, after `steps` updates, and at the end."""
+    """The held-out losses at the start, after `steps` updates, and at the end; that of stories at both ends."""
     loaded = load_recipe(
         None,
         {
             "model": str(data / BASE),
-            "val_datasets": [{"path": str(sets[f"{name}_held_out"]), "name": name} for name in MEASURED],
+            "val_datasets": [{"path": str(sets[f"{name}_held_out"]), "name": name} for name in HELD_OUT],
             "stages": list(stages),
             "max_length": 256,
             "eval_steps": steps,
@@ -124,7 +129,24 @@ def measure(
     run = train(loaded).run
     lines = [orjson.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
     evaluated = [line["source_loss"] for line in lines if line["kind"] == "eval"]
-    return [{name: losses[str(k)] for k, name in enumerate(MEASURED)} for losses in evaluated]
+    found = [{name: losses[str(k)] for k, name in enumerate(HELD_OUT)} for losses in evaluated]
+    stories = [row["text"] for row in _rows(sets["general_held_out"])]
+    for place, model in ((0, data / BASE), (-1, run / "final")):
+        found[place]["general"] = story_loss(model, stories)
+    return found
+
+
+def story_loss(model: Path, stories: Sequence[str]) -> float:
+    """The mean loss of the stories' tokens by plain transformers, each story by itself, its end not counted."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    total, tokens = 0.0, 0
+    for story in stories:
+        ids = tokenizer(story, truncation=True, max_length=LONGEST, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            total += network(input_ids=ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+        tokens += ids.shape[1] - 1
+    return total / tokens
 
 
 def study(data: Path, *, steps: int, seeds: Iterable[int]) -> dict[str, Any]:
@@ -178,20 +200,21 @@ def write_chart(result: Mapping[str, Any], folder: Path) -> None:
     """One chart for each measure: the loss before, between and after the stages."""
     folder.mkdir(parents=True, exist_ok=True)
     for kind in MEASURED:
-        lines = {
-            name: [
-                Point(
-                    k if len(runs[0]) == 3 else 2 * k,
-                    mean(run[k][kind] for run in runs),
-                    stdev([run[k][kind] for run in runs]) if len(runs) > 1 else 0.0,
-                )
-                for k in range(len(runs[0]))
-            ]
-            for name, runs in result["losses"].items()
-        }
+        lines = {name: _line(runs, kind) for name, runs in result["losses"].items()}
         words = ("base", f"{result['steps']} updates", "end")
         page = chart(f"held-out loss: {kind}", "bars: standard deviation over seeds", lines, names=words)
         (folder / f"{kind}.svg").write_text(page, encoding="utf-8")
+
+
+def _line(runs: Sequence[Sequence[Mapping[str, float]]], kind: str) -> list[Point]:
+    """The mean over seeds at each evaluation that has the measure; a run of one stage has but two."""
+    points = []
+    for k, first in enumerate(runs[0]):
+        if kind in first:
+            values = [run[k][kind] for run in runs]
+            spread = stdev(values) if len(values) > 1 else 0.0
+            points.append(Point(k if len(runs[0]) == 3 else 2 * k, mean(values), spread))
+    return points
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -46,6 +46,7 @@ class Watched:
 def write_rows(real: Path, out: Path, number: int) -> None:
     """Real rows with their words shuffled, numbered so that no two are the same."""
     rows = [orjson.loads(line) for line in real.read_bytes().split(b"\n") if line]
+    rows = [row for row in rows if row["output"].strip()]
     draw = random.Random(0)
     with out.open("wb") as file:
         for k in range(number):
