@@ -10,8 +10,8 @@ never asked (answers), stories of the kind that it knows (general).
 Equal steps are equal updates of fine-tuning: the second stage of every arm is the same. The stricter reading, equal
 updates in all, is an arm of its own: fine-tuning alone that goes through the questions as long as both stages take.
 A story is held out or replayed as a whole: a part of a story that another part was replayed of would tell the names in
-it. Its end is not counted in its perplexity: the base gives its own end token e^-28, so that whoever learns to end a text,
-as replay teaches too, would be better at stories than the base.
+it. Its end is not counted in its perplexity: the base gives its own end token e^-28, so that whoever learns to end a
+text, as replay teaches too, would be better at stories than the base.
 """
 
 from __future__ import annotations
