@@ -110,16 +110,21 @@ def _pairs(near: Near, rows: Array) -> Iterator[tuple[int, int]]:
 
 def _meetings(near: Near, rows: Array, start: int, width: int) -> Iterator[Array]:
     """Pairs within the groups of one band, the smaller number first."""
+    window = min(max(WINDOW[0], COMPARISONS // len(rows)), WINDOW[1])
     keys = _band_keys(near.slots[rows, start : start + width])
+    # Most rows are alone in a band; the costly order is only made for those that are not.
+    by_key = np.argsort(keys)
+    same = keys[by_key[1:]] == keys[by_key[:-1]]
+    together = by_key[np.concatenate([[False], same]) | np.concatenate([same, [False]])]
+    rows, keys = rows[together], keys[together]
     next_start = (start + width) % (SLOTS - width + 1)
     order = np.lexsort((near.rank[rows], _band_keys(near.slots[rows, next_start : next_start + width]), keys))
     keys, sorted_rows = keys[order], rows[order]
-    window = min(max(WINDOW[0], COMPARISONS // len(rows)), WINDOW[1])
     for distance in range(1, min(window + 1, len(rows))):
-        together = np.flatnonzero(keys[distance:] == keys[:-distance])
-        if not len(together):
+        equal = np.flatnonzero(keys[distance:] == keys[:-distance])
+        if not len(equal):
             return
-        yield np.sort(np.stack([sorted_rows[together], sorted_rows[together + distance]], axis=1), axis=1)
+        yield np.sort(np.stack([sorted_rows[equal], sorted_rows[equal + distance]], axis=1), axis=1)
     yield from _with_best(near, keys, sorted_rows, window)
 
 

@@ -17,7 +17,7 @@ from typing import Protocol
 from burnish.chat.refusal import RowRefused
 from burnish.data.ledger import Ledger
 from burnish.data.prepare import CHANGES, fit, window_length, windows
-from burnish.data.rows import read_rows_of
+from burnish.data.rows import read_rows_of, replay_source
 from burnish.data.split import drop_duplicates
 from burnish.errors import UsageError
 from burnish.recipe.choices import TooLong
@@ -61,6 +61,13 @@ def sample_rows(recipe: Recipe, ledger: Ledger, *, wanted: Collection[str] = ())
         )
 
 
+def replayed_rows(recipe: Recipe) -> Iterator[Row]:
+    """The rows of what the recipe replays, numbered from 0: their own numbers hang on all that is read before them."""
+    number = replay_source(recipe)
+    if number is not None:
+        yield from (row for row in read_rows_of(recipe.sources[number], number, 0) if isinstance(row, Row))
+
+
 def names(wanted: Collection[str], index: int, file: str, line: int) -> bool:
     """Whether one of the words names this row: "6", "data/train.jsonl:7", or the end of it, "train.jsonl:7"."""
     place = f"{file}:{line}"
@@ -95,8 +102,7 @@ def _usable(recipe: Recipe, ledger: Ledger, missing: set[str]) -> Iterator[Row]:
     """Rows that can be read, up to the last one that is looked for; a row that is met leaves `missing`."""
     seeking = bool(missing)
     first = 0
-    # Numbered as training numbers them; what is held out is read past and not shown.
-    for number, source in enumerate(recipe.sources):
+    for number, source in enumerate(recipe.datasets):
         for row in read_rows_of(source, number, first):
             first += 1
             ledger.count_read()

@@ -24,6 +24,7 @@ from burnish.data.workers import Progress, Workers
 from burnish.errors import DataError
 from burnish.models.tokenizer import ChatTokenizer, load_chat_tokenizer
 from burnish.recipe.schema import Recipe
+from burnish.training.apart import write_keys
 from burnish.training.building import build, build_segments
 from burnish.training.key import FORMAT, key_of, key_parts
 from burnish.training.vault import discard, draft, parts_of, place_of, prune, touch
@@ -239,4 +240,5 @@ def _make(
     certificate.write(folder / "certificate.json")
     data.ledger.write(folder / "ledger.jsonl")
     (folder / "origins.json").write_bytes(orjson.dumps(data.origins.as_list()))
+    write_keys(rows, folder)
     seal(folder, {"key": certificate.key})
