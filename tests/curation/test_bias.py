@@ -13,7 +13,7 @@ from burnish.curation import rates
 from burnish.curation.audited import read_audited, to_audited
 from burnish.curation.bias import audit
 from burnish.curation.findings import Audit
-from burnish.curation.flow import Input
+from burnish.curation.items import Input
 from burnish.curation.rates import Stratum
 from burnish.types import Origin, Rejected
 from tests.conftest import write_jsonl

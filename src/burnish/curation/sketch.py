@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from burnish.curation.flow import Item
+from burnish.curation.items import Item
 from burnish.curation.texts import Part, normal, texts_of
 from burnish.errors import UsageError
 from burnish.types import Rejected

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from burnish.curation.flow import Input, Item, read_items
+from burnish.curation.items import Input, Item, read_items
 from burnish.curation.score import exchange
 from burnish.curation.select import Points, select, tf_idf
 from burnish.curation.texts import response_of
