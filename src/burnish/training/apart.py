@@ -12,24 +12,21 @@ from pathlib import Path
 import numpy as np
 
 from burnish.data.rows import HELD_OUT, TRAIN, Rows
-from burnish.data.split import Array
 from burnish.errors import DataError
 
-KEYS = "keys.npz"
+SIDES = (("train", TRAIN), ("held_out", HELD_OUT))
 
 
 def write_keys(rows: Rows, folder: Path) -> None:
     """Keep the keys of the rows beside their encodings."""
-    with (folder / KEYS).open("wb") as file:
-        np.savez(file, held_out=rows.keys[rows.fates == HELD_OUT], train=rows.keys[rows.fates == TRAIN])
+    for side, fate in SIDES:
+        (folder / f"{side}.keys").write_bytes(rows.keys[rows.fates == fate].tobytes())
 
 
 def require_apart(names: Sequence[str], places: Sequence[Path]) -> None:
     """DataError where a stage trains on a row that another one holds out."""
-    keys = []
-    for place in places:
-        with np.load(place / KEYS) as stored:
-            keys.append({side: _as_strings(stored[side]) for side in ("held_out", "train")})
+    # Sixteen bytes as one value that numpy can sort; zeros at the end compare as they should.
+    keys = [{side: np.fromfile(place / f"{side}.keys", "S16") for side, _ in SIDES} for place in places]
     for holds, trains in permutations(range(len(names)), 2):
         common = int(np.isin(keys[holds]["held_out"], keys[trains]["train"]).sum())
         if common:
@@ -38,8 +35,3 @@ def require_apart(names: Sequence[str], places: Sequence[Path]) -> None:
                 rule="what is held out is measured over the whole run, and no stage trains on it",
                 remedy="put these rows in a file under val_datasets of the run: every stage leaves them out",
             )
-
-
-def _as_strings(keys: Array) -> Array:
-    # Sixteen bytes as one value that numpy can sort; zeros at the end compare as they should.
-    return np.ascontiguousarray(keys).view("S16").ravel()
