@@ -83,10 +83,11 @@ def test_of_what_is_replayed_one_row_is_shown_in_its_windows(
     text = write_jsonl(tmp_path / "text.jsonl", [{"text": "The sun is bright. " * 6}, {"text": "No more."}])
     replay = f"replay={{path: {text}, share: 0.2, max_length: 16}}"
     shown = lines(preview(hundred, replay, "--limit", "2", "--json"))
-    places = [one["place"] for one in shown]
-    assert sum("text.jsonl:1" in place for place in places) > 1 and not any(
-        "text.jsonl:2" in p for p in places
+    told = "".join(
+        token for one in shown[2:] for token, bit in zip(one["tokens"], one["graded"], strict=True) if bit
     )
+    assert [one["row"] for one in shown[:2]] == [0, 1] and {one["row"] for one in shown[2:]} == {0}
+    assert told.count("sun is bright") == 6 and "No more" not in told
     assert all(len(one["tokens"]) <= 16 for one in shown[2:]) and all(any(one["graded"]) for one in shown)
 
 

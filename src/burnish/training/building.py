@@ -10,7 +10,6 @@ no larger than a segment is built in its place. `share` leaves segments to other
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from burnish.data.store import RowsWriter, join_files, opened, seal
 from burnish.data.workers import Workers
 from burnish.errors import DataError
 from burnish.training.proof import Proof
-from burnish.training.vault import draft
+from burnish.training.vault import discard, draft
 
 FOUND = "found.json"
 
@@ -100,6 +99,9 @@ def _encode(segment: Segment, rows: Rows, workers: Workers, folder: Path) -> Non
 
 
 def _is_whole(place: Path) -> bool:
-    with suppress(DataError):
+    """Whether a segment is there, every byte as it was written; one that is not so is removed."""
+    try:
         return bool(opened(place))
-    return False
+    except DataError:
+        discard(place)
+        return False
