@@ -163,6 +163,14 @@ def study(data: Path, *, steps: int, seeds: Iterable[int]) -> dict[str, Any]:
     return {"steps": steps, "losses": found, "verdict": verdict(found)}
 
 
+def joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Results of different seeds as one."""
+    if len({part["steps"] for part in parts}) != 1:
+        raise ValueError("results of runs of different length are not joined")
+    found = {name: [run for part in parts for run in part["losses"][name]] for name in parts[0]["losses"]}
+    return {"steps": parts[0]["steps"], "losses": found, "verdict": verdict(found)}
+
+
 def verdict(found: Mapping[str, Sequence[Sequence[Mapping[str, float]]]]) -> dict[str, Any]:
     """Perplexities at the end, mean and deviation over seeds, and the three claims, each seed by itself."""
     names = list(found)
@@ -237,10 +245,16 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, help="the folder of real data sets")
     parser.add_argument("--steps", type=int, default=120, help="updates of each stage")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--join", type=Path, nargs="+", help="results of other seeds: no training, one verdict"
+    )
     parser.add_argument("--write", type=Path, help="folder for the charts")
     given = parser.parse_args()
-    result = study(given.data, steps=given.steps, seeds=range(given.seeds))
+    if given.join:
+        result = joined([orjson.loads(path.read_bytes().splitlines()[-1]) for path in given.join])
+    else:
+        result = study(given.data, steps=given.steps, seeds=given.seeds)
     if given.write:
         write_chart(result, given.write)
     print(orjson.dumps(result).decode())
