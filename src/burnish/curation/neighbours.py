@@ -30,6 +30,7 @@ COMPARISONS = 200_000
 """Rows times window, where the window is between the two."""
 
 AT_ONCE = 65_536
+_AS_ONE = np.array([1 << 32, 1])
 DEVIATIONS = 3
 """A candidate whose MinHash says so many standard deviations less than the threshold is not looked at again."""
 
@@ -102,10 +103,11 @@ def _pairs(near: Near, rows: Array) -> Iterator[tuple[int, int]]:
             for start in range(0, len(pairs), AT_ONCE):
                 part = pairs[start : start + AT_ONCE]
                 equal = np.count_nonzero(near.slots[part[:, 0]] == near.slots[part[:, 1]], axis=1)
-                likely.append(part[equal >= least])
+                likely.append(part[equal >= least] @ _AS_ONE)
     if likely:
-        for first, second in np.unique(np.concatenate(likely), axis=0):
-            yield int(first), int(second)
+        # Two numbers below 2**31 as one: numpy sorts numbers ten times as fast as rows of two.
+        for pair in np.unique(np.concatenate(likely)).tolist():
+            yield pair >> 32, pair & 0xFFFFFFFF
 
 
 def _meetings(near: Near, rows: Array, start: int, width: int) -> Iterator[Array]:

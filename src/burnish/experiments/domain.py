@@ -126,7 +126,10 @@ def measure(
             "output_dir": str(out),
         },
     )
-    run = train(loaded).run
+    result = train(loaded)
+    if result.stopped_by == "interrupted":
+        raise KeyboardInterrupt  # a run that was cut short has losses too, of another experiment
+    run = result.run
     lines = [orjson.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
     evaluated = [line["source_loss"] for line in lines if line["kind"] == "eval"]
     found = [{name: losses[str(k)] for k, name in enumerate(HELD_OUT)} for losses in evaluated]

@@ -195,6 +195,8 @@ def _train(
             "seed": seed,
         }
         result = train(load_recipe(None, recipe))
+    if result.stopped_by == "interrupted":
+        raise KeyboardInterrupt  # a run that was cut short has a loss too, of another experiment
     if result.eval_loss is None:
         raise AssertionError("a run with val_datasets has a held-out loss")
     return result.eval_loss, result.graded_tokens

@@ -91,7 +91,10 @@ def losses(
             "output_dir": str(out),
         },
     )
-    run = train(loaded).run
+    result = train(loaded)
+    if result.stopped_by == "interrupted":
+        raise KeyboardInterrupt  # a run that was cut short has losses too, of another experiment
+    run = result.run
     lines = [orjson.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
     found = [mean(line["source_loss"].values()) for line in lines if line["kind"] == "eval"]
     return found[0], found[-1]
