@@ -138,13 +138,15 @@ def read_pool(data: str, model: str, *, score: bool) -> Pool:
     return Pool(items, tf_idf([_asked(item) for item in items]), quality, lengths)
 
 
-def measure(data: str, model: str, *, seeds: int, number: int, arms: Sequence[str]) -> dict[str, Any]:
+def measure(
+    data: str, model: str, *, seeds: Sequence[int], number: int, arms: Sequence[str]
+) -> dict[str, Any]:
     """Held-out loss by arm and seed, and the difference of any two arms; progress on stderr."""
     prepare_process()
     pool = read_pool(data, model, score=not {"selected", "as long"}.isdisjoint(arms))
     losses: dict[str, list[float]] = {arm: [] for arm in arms}
     tokens: dict[str, list[int]] = {arm: [] for arm in arms}
-    for seed in range(seeds):
+    for seed in seeds:
         order = np.random.default_rng([seed, 0]).permutation(len(pool.items)).tolist()
         held_out, among = order[:HELD_OUT], sorted(order[HELD_OUT:])
         for arm in arms:
@@ -212,7 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True, help="rows to choose from")
     parser.add_argument("--model", required=True, help="base model to train, and to score with")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--number", type=int, default=1000, help="rows chosen")
     parser.add_argument("--arms", default="random,as long,selected", help=f"of {', '.join(ARMS)}")
     words = parser.parse_args()
