@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,11 @@ STORED = ("train", "held_out", "ledger.jsonl", "origins.json")
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A build that ended: what it printed, its seconds, and the most memory seen, in MB."""
+    """A build that ended: what it printed, its seconds by the clock and of processors, the most memory seen, in MB."""
 
     told: dict[str, Any]
     seconds: float
+    processor_seconds: float
     peak_mb: float
     peak_anonymous_mb: float
 
@@ -94,8 +95,11 @@ def start(data: Path, model: str, cache: Path) -> subprocess.Popen[bytes]:
 def watch(process: subprocess.Popen[bytes]) -> Watched:
     """Wait for a build, looking at its memory."""
     started, peak, anonymous = time.monotonic(), 0.0, 0.0
+    processors: dict[int, float] = {}
     while process.poll() is None:
-        seen = [memory_of(number) for number in family(process.pid)]
+        members = [*family(process.pid)]
+        processors |= {number: spent for number in members if (spent := seconds_of(number))}
+        seen = [memory_of(number) for number in members]
         peak = max(peak, sum(each[0] for each in seen))
         anonymous = max(anonymous, sum(each[1] for each in seen))
         time.sleep(LOOK_SECONDS)
@@ -103,7 +107,8 @@ def watch(process: subprocess.Popen[bytes]) -> Watched:
         raise RuntimeError(f"the build ended with {process.returncode}")
     assert process.stdout is not None
     told = orjson.loads(process.stdout.read().splitlines()[-1])
-    return Watched(told, round(time.monotonic() - started, 1), round(peak, 1), round(anonymous, 1))
+    seconds, spent = time.monotonic() - started, sum(processors.values())
+    return Watched(told, *(round(value, 1) for value in (seconds, spent, peak, anonymous)))
 
 
 def family(process: int) -> Iterator[int]:
@@ -126,6 +131,15 @@ def memory_of(process: int) -> tuple[float, float]:
         return 0.0, 0.0
     found = {line.split(":")[0]: line.split()[1] for line in lines[1:]}
     return float(found["Pss"]) / 1024, float(found["Pss_Anon"]) / 1024
+
+
+def seconds_of(process: int) -> float:
+    """The processor time of a process so far; 0 where it has ended."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def hashes(place: Path) -> dict[str, str]:
@@ -179,6 +193,10 @@ def study(real: Path, work: Path, model: str, *, rows: int, kills: int, seed: in
         "cores": len(os.sched_getaffinity(0)),
         "build": _as_dict(built),
         "rows_per_second": round(rows / built.told["seconds_to_store"]),
+        "rows_per_processor_second": round(rows / built.processor_seconds),
+        f"processor_hours_for_{EXTRAPOLATED:,}_rows": round(
+            EXTRAPOLATED / rows * built.processor_seconds / 3600, 2
+        ),
         f"hours_for_{EXTRAPOLATED:,}_rows": round(
             EXTRAPOLATED / rows * built.told["seconds_to_store"] / 3600, 2
         ),
@@ -195,12 +213,7 @@ def study(real: Path, work: Path, model: str, *, rows: int, kills: int, seed: in
 
 def _as_dict(watched: Watched) -> dict[str, Any]:
     told = {key: value for key, value in watched.told.items() if key != "place"}
-    return {
-        **told,
-        "seconds": watched.seconds,
-        "peak_mb": watched.peak_mb,
-        "peak_anonymous_mb": watched.peak_anonymous_mb,
-    }
+    return {**told, **{key: value for key, value in asdict(watched).items() if key != "told"}}
 
 
 def main(words: Sequence[str] | None = None) -> None:
