@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from burnish.data import rows as data_rows
+from burnish.data.keys import drawn_apart, first_of_each, keys_of
 from burnish.data.ledger import Ledger
 from burnish.data.rows import read_rows
-from burnish.data.split import content_key, drawn_apart, drop_duplicates, first_of_each, hold_out, keys_of
+from burnish.data.split import content_key, drop_duplicates, hold_out
 from burnish.errors import DataError
 from burnish.recipe.load import load_recipe
 from burnish.training import building

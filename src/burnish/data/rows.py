@@ -16,10 +16,11 @@ from itertools import pairwise
 
 import numpy as np
 
+from burnish.data.keys import Array, drawn_apart, first_of_each, keys_of
 from burnish.data.ledger import Ledger
 from burnish.data.phrasing import phrased
 from burnish.data.read import read_source
-from burnish.data.split import Array, content_key, drawn_apart, first_of_each, keys_of
+from burnish.data.split import content_key
 from burnish.data.store import StoredOrigins
 from burnish.errors import DataError
 from burnish.recipe.choices import BadRow

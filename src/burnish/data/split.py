@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
-from typing import Any
 
-import numpy as np
 import orjson
 
 from burnish.data.ledger import Ledger
@@ -21,8 +19,6 @@ from burnish.errors import DataError, UsageError
 from burnish.types import Origin, Row
 
 _KEY_BYTES = 16
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def content_key(row: Row) -> bytes:
@@ -43,32 +39,6 @@ def drop_duplicates(rows: Iterable[Row], ledger: Ledger) -> Iterator[Row]:
             ledger.drop(row, "duplicate", detail=f"same content as {original}")
 
 
-def keys_of(joined: bytes | bytearray) -> Array:
-    """Content keys that lie end to end as pairs of numbers, which sort as the keys do."""
-    return np.frombuffer(bytes(joined), ">u8").reshape(-1, 2)
-
-
-def first_of_each(keys: Array) -> Array:
-    """For each row the number of the first row of its content: `drop_duplicates` where only keys are held."""
-    order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable, so that of equal keys the first row comes first
-    ordered = keys[order]
-    begins = np.ones(len(order), bool)
-    begins[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    first = np.empty(len(order), np.int64)
-    first[order] = order[np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))]
-    return first
-
-
-def drawn_apart(keys: Array, size: float, *, seed: int) -> Array:
-    """Which of so many different contents are held out: `hold_out` where only keys are held."""
-    number = _num_wanted(size, len(keys))
-    apart = np.zeros(len(keys), bool)
-    if number:
-        tickets = keys_of(b"".join(_draw(row.tobytes(), seed) for row in keys))
-        apart[np.lexsort((tickets[:, 1], tickets[:, 0]))[:number]] = True
-    return apart
-
-
 def hold_out(rows: Iterable[Row], size: float, *, seed: int) -> tuple[list[Row], list[Row]]:
     """Split into (training rows, held-out rows), both in reading order.
 
@@ -77,7 +47,7 @@ def hold_out(rows: Iterable[Row], size: float, *, seed: int) -> tuple[list[Row],
     kept, the held-out part may come out smaller than asked, never larger.
     """
     rows = list(rows)
-    num_wanted = _num_wanted(size, len(rows))
+    num_wanted = num_held_out(size, len(rows))
     if num_wanted == 0:
         return rows, []
     alike: dict[bytes, list[int]] = {}
@@ -100,14 +70,15 @@ def hold_out(rows: Iterable[Row], size: float, *, seed: int) -> tuple[list[Row],
 
 def _ticket(row: Row, seed: int) -> bytes:
     """The row's place in the draw: a hash of its content under the seed."""
-    return _draw(content_key(row), seed)
+    return ticket_of(content_key(row), seed)
 
 
-def _draw(key: bytes, seed: int) -> bytes:
+def ticket_of(key: bytes, seed: int) -> bytes:
+    """The place in the draw of the content with this key."""
     return blake2b(key, digest_size=_KEY_BYTES, key=str(seed).encode()).digest()
 
 
-def _num_wanted(size: float, num_rows: int) -> int:
+def num_held_out(size: float, num_rows: int) -> int:
     """How many of `num_rows` rows a share or a count holds out; at least one row is left to train on."""
     if not 0 <= size < float("inf") or (size >= 1 and size != int(size)):
         raise UsageError(
