@@ -52,6 +52,9 @@ SHARE = 0.3
 WINDOW = 128
 """Tokens of a replayed piece: short ones reach every update."""
 
+PIECES = (14, 3)
+"""Replayed pieces to an update of each stage at that share: its rows of the stage's own are as many as without."""
+
 LONGEST = 512
 OPENING = re.compile(
     r"(Once|One day, (a|an|there|two|three)\b|There (was|were|once)\b|In an? |A long|On an? )"
@@ -99,7 +102,10 @@ def arms(sets: Mapping[str, Path], steps: int) -> dict[str, list[dict[str, Any]]
         "SFT alone, as many SFT updates": [answer],
         "SFT alone, as many updates in all": [{**answer, "max_steps": 2 * steps}],
         "text, then SFT": [read, answer],
-        "text, then SFT, with replay": [{**read, "replay": replay}, {**answer, "replay": replay}],
+        "text, then SFT, with replay": [
+            {**stage, "replay": replay, "global_batch_size": stage["global_batch_size"] + pieces}
+            for stage, pieces in ((read, PIECES[0]), (answer, PIECES[1]))
+        ],
     }
 
 
