@@ -46,8 +46,8 @@ HELD_OUT = ("domain", "answers")
 """The held-out sources, in the order in which the recipe names them, so also their numbers in the metrics."""
 MEASURED = (*HELD_OUT, "general")
 
-READ = {"name": "read", "learning_rate": 3e-3, "global_batch_size": 16}
-ANSWER = {"name": "answer", "learning_rate": 2e-3, "global_batch_size": 32}
+READ: dict[str, Any] = {"name": "read", "learning_rate": 3e-3, "global_batch_size": 16}
+ANSWER: dict[str, Any] = {"name": "answer", "learning_rate": 2e-3, "global_batch_size": 32}
 SHARE = 0.3
 WINDOW = 128
 """Tokens of a replayed piece: short ones reach every update."""
