@@ -81,7 +81,7 @@ _TRANSLATION = re.compile(
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 
 STOP_WORDS = {
-    "en": "the of and to in is that it was for are with you this be have not what how",
+    "en": "the of and to in is that it was for are with you this be have not what how a an as do on or from your",
     "de": "der die das und ist nicht ein eine zu den mit sich auf für von dem wie was ich",
     "fr": "le la les des et est une un dans que qui pour pas sur avec ce je vous il",
     "es": "el la los las de que y en un una es por con para no se del como qué",
