@@ -43,7 +43,7 @@ from burnish.models.tokenizer import load_chat_tokenizer  # noqa: E402
 from burnish.recipe.load import load_recipe  # noqa: E402
 from burnish.training.session import Session, open_session  # noqa: E402
 from burnish.training.step import take_step  # noqa: E402
-from burnish.types import Example, Origin  # noqa: E402
+from burnish.types import Document, Example, Origin, Row  # noqa: E402
 
 SHAPES = {
     "8b": {
@@ -159,7 +159,9 @@ def open_(model: Path, data: EncodedRows, keys: list[str]) -> Session:
             **dict(key.split("=", 1) for key in keys),
         },
     ).recipe
-    origins = StoredOrigins.of([Row(number, 0, Origin("random", number), "") for number in range(len(data))])
+    origins = StoredOrigins.of(
+        [Row(number, 0, Origin("random", number), Document("")) for number in range(len(data))]
+    )
     tokenizer = load_chat_tokenizer(str(model), chat=False)
     return open_session(recipe, tokenizer, Prepared(data, RowsWriter().finish(), origins, Ledger()))
 
