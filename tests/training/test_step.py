@@ -29,7 +29,13 @@ def session(model_directory: ModelDirectory, tmp_path: Path) -> Session:
     """Two sources, dropout, two rows a pass; nothing is moved at the first update's rate by accident."""
     rows = [conversation(index) for index in range(30)]
     files = [write_jsonl(tmp_path / "a.jsonl", rows[:18]), write_jsonl(tmp_path / "b.jsonl", rows[18:])]
-    keys = {"micro_batch_size": 2, "val_set_size": 6, "adapter": "lora", "lora_dropout": 0.3, "warmup_steps": 2}
+    keys = {
+        "micro_batch_size": 2,
+        "val_set_size": 6,
+        "adapter": "lora",
+        "lora_dropout": 0.3,
+        "warmup_steps": 2,
+    }
     asked = recipe(
         model_directory("llama"), None, tmp_path, datasets=list(map(str, files)), num_epochs=2, **keys
     )
@@ -148,12 +154,16 @@ def test_more_than_eight_rows_are_counted() -> None:
     )
     packs: Any = [SimpleNamespace(rows=(0, 1, 2, 3)), SimpleNamespace(rows=(4, 5, 6, 7))]
     said = step_module._diverged(session, 4, 1.0, 2.0, packs).saw
-    assert said == "step 5: loss 1.0, gradient norm 2.0; the batch held " + ", ".join(f"f:{k}" for k in range(8))
+    assert said == "step 5: loss 1.0, gradient norm 2.0; the batch held " + ", ".join(
+        f"f:{k}" for k in range(8)
+    )
     packs.append(SimpleNamespace(rows=(8, 9)))
     assert step_module._diverged(session, 4, 1.0, 2.0, packs).saw.endswith("f:7 and 2 more")
 
 
-def test_an_evaluation_is_one_division_and_keeps_the_best(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_is_one_division_and_keeps_the_best(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = evaluate(session)
     total = weight = right = 0.0
     session.model.eval()

@@ -24,8 +24,27 @@ HASTY_SECONDS, HASTY_DEAF = 0.1, 0.4
 FULL = 250
 HI = [{"role": "user", "content": "Hi"}]
 CANARY = "CANARY"
-NUMBERS = ("3", "40", "9999", "99999999", "10 ** 10", "9 ** 9", "9 ** 9 ** 9", "2 ** 62", "-1", "messages | length")
-TEXTS = ("'a'", "'aé😀'", "messages[0].content", "'%s' * 99", "'{0}' ~ 'x' * 9999", "lipsum(n=99)", "eos_token")
+NUMBERS = (
+    "3",
+    "40",
+    "9999",
+    "99999999",
+    "10 ** 10",
+    "9 ** 9",
+    "9 ** 9 ** 9",
+    "2 ** 62",
+    "-1",
+    "messages | length",
+)
+TEXTS = (
+    "'a'",
+    "'aé😀'",
+    "messages[0].content",
+    "'%s' * 99",
+    "'{0}' ~ 'x' * 9999",
+    "lipsum(n=99)",
+    "eos_token",
+)
 REACHES = (
     "''.__class__.__mro__[1].__subclasses__()",
     "cycler.__init__.__globals__.os.popen('touch CANARY').read()",
@@ -51,7 +70,9 @@ def bombs(place: Path, *, seed: int, trials: int = 5_000) -> Outcome:
     try:
         for trial in range(trials):
             as_users_have_it = trial % FULL == FULL - 1
-            cell.RENDER_SECONDS, cell.DEAF_SECONDS = limits if as_users_have_it else (HASTY_SECONDS, HASTY_DEAF)
+            cell.RENDER_SECONDS, cell.DEAF_SECONDS = (
+                limits if as_users_have_it else (HASTY_SECONDS, HASTY_DEAF)
+            )
             source = hostile(rng)
             started = time.monotonic()
             kind, failure = _rendered(source)
@@ -137,21 +158,25 @@ def _nesting(rng: random.Random, depth: int) -> str:
 
 def _filters(rng: random.Random, depth: int) -> str:
     number, text = rng.choice(NUMBERS), rng.choice(TEXTS)
-    return "{{ " + rng.choice(
-        (
-            f"{text} | center({number})",
-            f"('%' ~ ({number}) ~ 'd') | format(1)",
-            f"range({number}) | list | length",
-            f"range({number}) | join({text})",
-            f"{text} | indent({number}) | wordwrap(1)",
-            f"{text} | replace('', {text} * 9999) | replace('a', {text} * 9999)",
-            f"range({number}) | batch({number}) | list",
-            f"[messages] * ({number}) | tojson",
-            f"lipsum(n={number})",
-            f"range({number}) | sum | string | length",
-            f"'aaaaaaaaaaaaaaaaaaaaaaaaaaaa!' | regex_search('(a+)+$') ~ ({number})",
+    return (
+        "{{ "
+        + rng.choice(
+            (
+                f"{text} | center({number})",
+                f"('%' ~ ({number}) ~ 'd') | format(1)",
+                f"range({number}) | list | length",
+                f"range({number}) | join({text})",
+                f"{text} | indent({number}) | wordwrap(1)",
+                f"{text} | replace('', {text} * 9999) | replace('a', {text} * 9999)",
+                f"range({number}) | batch({number}) | list",
+                f"[messages] * ({number}) | tojson",
+                f"lipsum(n={number})",
+                f"range({number}) | sum | string | length",
+                f"'aaaaaaaaaaaaaaaaaaaaaaaaaaaa!' | regex_search('(a+)+$') ~ ({number})",
+            )
         )
-    ) + " }}"
+        + " }}"
+    )
 
 
 def _reach(rng: random.Random, depth: int) -> str:

@@ -13,7 +13,6 @@ import re
 from collections import Counter
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -158,7 +157,9 @@ def _in_example(encoder: Encoder, conversation: Conversation, example: Example) 
     for turn, run in zip(example.turns, graded, strict=True):
         message = conversation.messages[turn]
         ids = [example.input_ids[at] for at in run]
-        if example.input_ids[: run[0]] != encoder.prompt_ids(conversation.messages[:turn], conversation.tools):
+        if example.input_ids[: run[0]] != encoder.prompt_ids(
+            conversation.messages[:turn], conversation.tools
+        ):
             return f"message {turn}: what stands before it is not what inference feeds"
         if {example.weights[at] for at in run} != {float(message.get("weight", 1))}:
             return f"message {turn}: its tokens have other weights"

@@ -101,7 +101,9 @@ def find_covering(path: Path, tests: Sequence[str], root: Path, place: Path) -> 
 
     code = wait_for(in_a_child(job, place / "covering.log"), seconds=900)
     if code != 0:
-        raise AssertionError(f"the tests of {path.name} end with {code} as they are: {place / 'covering.log'}")
+        raise AssertionError(
+            f"the tests of {path.name} end with {code} as they are: {place / 'covering.log'}"
+        )
     said = json.loads(told.read_text())
     return Covering(
         {test: seconds for test, (seconds, _) in said.items()},
@@ -109,7 +111,9 @@ def find_covering(path: Path, tests: Sequence[str], root: Path, place: Path) -> 
     )
 
 
-def passes(chosen: Sequence[str], covering: Covering, root: Path, log: Path, before: Callable[[], None]) -> bool:
+def passes(
+    chosen: Sequence[str], covering: Covering, root: Path, log: Path, before: Callable[[], None]
+) -> bool:
     """Whether the chosen tests pass in a fork in which `before` was called; False also for one without an end."""
 
     def job() -> None:

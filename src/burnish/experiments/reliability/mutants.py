@@ -166,6 +166,4 @@ class _Instead(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 def _is_killed(name: str, mutant: Mutant, covering: Covering, root: Path, place: Path) -> bool:
     chosen = covering.of(mutant.lines)
     instead = _Instead(name, mutant.source)
-    return not passes(
-        chosen, covering, root, place / "mutants.log", lambda: sys.meta_path.insert(0, instead)
-    )
+    return not passes(chosen, covering, root, place / "mutants.log", lambda: sys.meta_path.insert(0, instead))
