@@ -205,8 +205,12 @@ def test_a_run_told_to_end_within_an_evaluation_gives_it_up_and_its_resume_makes
     assert newest(stopped.run).step == 2 * at and newest(stopped.run).state["owes_evaluation"]
     resume(stopped.run)
     own = ("seconds", "memory_bytes")
+
+    def lines(run: Path) -> list[str]:
+        return (run / "metrics.jsonl").read_text().splitlines()
+
     told = [
-        [{k: v for k, v in json.loads(line).items() if k not in own} for line in open(run / "metrics.jsonl")]
+        [{k: v for k, v in json.loads(line).items() if k not in own} for line in lines(run)]
         for run in (straight, stopped.run)
     ]
     assert told[0] == told[1]

@@ -27,14 +27,15 @@ from burnish.experiments.reliability.equivalent import EQUIVALENT
 from burnish.experiments.reliability.outcome import Outcome
 
 PACKAGE = Path(burnish.__file__).parent
+_VALUES = "tests/laws/test_values.py"
 MODULES: dict[str, tuple[str, ...]] = {
     "burnish.chat.grade": (
-        "tests/chat/test_grade.py", "tests/chat/test_encode.py", "tests/chat/test_turns.py",
+        _VALUES, "tests/chat/test_grade.py", "tests/chat/test_encode.py", "tests/chat/test_turns.py",
         "tests/chat/test_reasoning.py",
     ),
-    "burnish.data.pack": ("tests/data/test_pack.py", "tests/models/test_forward.py"),
-    "burnish.losses.cross_entropy": ("tests/losses", "tests/models/test_exactness.py"),
-    "burnish.checkpoint.files": ("tests/checkpoint",),
+    "burnish.data.pack": (_VALUES, "tests/data/test_pack.py", "tests/models/test_forward.py"),
+    "burnish.losses.cross_entropy": (_VALUES, "tests/losses", "tests/models/test_exactness.py"),
+    "burnish.checkpoint.files": (_VALUES, "tests/checkpoint"),
     "burnish.checkpoint.tensors": ("tests/checkpoint",),
     "burnish.training.step": (
         "tests/training/test_step.py", "tests/training/test_failures.py", "tests/training/test_run.py",
