@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from burnish.checkpoint import tensors
-from burnish.checkpoint.tensors import write_stream, write_tensors
+from burnish.checkpoint.tensors import read_hashed, tensors_in, write_stream, write_tensors
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
           torch.int8, torch.uint8, torch.bool)  # fmt: skip
@@ -94,3 +94,33 @@ def test_a_disk_that_takes_a_part_of_what_it_is_given_is_given_the_rest(
     entry = write_stream(path, iter([memoryview(b"abcdefgh"), memoryview(b"ij")]))
     monkeypatch.undo()
     assert path.read_bytes() == b"abcdefghij" and entry["bytes"] == 10
+
+
+def test_what_is_read_is_what_was_hashed_and_every_dtype_wherever_it_lies(tmp_path: Path) -> None:
+    written = {
+        "odd": torch.tensor([True, False, True])
+    }  # three bytes: nothing after it lies at a multiple of eight
+    written |= {str(dtype): torch.arange(6).reshape(3, 2).to(dtype) for dtype in DTYPES}
+    written |= {"empty": torch.empty(0, 3), "one number": torch.tensor(7.0)}
+    path = tmp_path / "x.safetensors"
+    entry = write_tensors(path, written)
+    whole, sha256 = read_hashed(path)
+    assert sha256 == entry["sha256"] and bytes(whole.numpy()) == path.read_bytes()
+    read = tensors_in(whole)
+    assert list(read) == list(written)
+    for name, tensor in written.items():
+        assert read[name].dtype == tensor.dtype and read[name].shape == tensor.shape, name
+        assert torch.equal(read[name], tensor), name
+    save_file({"a": torch.arange(5)}, tmp_path / "theirs", {"format": "pt"})
+    assert torch.equal(tensors_in(read_hashed(tmp_path / "theirs")[0])["a"], torch.arange(5))
+
+
+def test_a_file_longer_than_a_part_is_hashed_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensors, "CHUNK", 7)
+    for size in (0, 6, 7, 8, 50):
+        content = bytes(range(size))
+        (tmp_path / "f").write_bytes(content)
+        whole, sha256 = read_hashed(tmp_path / "f")
+        assert (bytes(whole.numpy()), sha256) == (content, hashlib.sha256(content).hexdigest())

@@ -115,6 +115,12 @@ def test_what_a_pack_is_filled_up_with_is_a_document_of_zeros_that_sees_itself_a
     assert [pack.tokens_of(one).tolist() for one in (0, 1)] == [[0, 1, 2], [3, 4]]
 
 
+def test_what_only_one_example_of_a_pack_uses_is_one_segment_wherever_others_would_have_parted() -> None:
+    alike = [example(row, [7] * 40 + [row] * 3, [0.0] * 40 + [1.0] * 3) for row in range(3)]
+    packs = pack_all(alike, max_tokens=100, max_rows=1, share_prefixes=True)
+    assert [pack.segments for pack in packs] == [(Segment(0, 43, -1),)] * 3
+
+
 def test_without_being_asked_nothing_is_shared_filled_up_or_evened_out() -> None:
     alike = [example(row, [7] * 40 + [row], [0.0] * 40 + [1.0]) for row in range(3)]
     pack = build_pack(alike)

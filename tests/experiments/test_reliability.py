@@ -38,7 +38,7 @@ def test_every_kind_of_damage_is_detected_and_one_that_is_not_checked_for_is_a_f
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert saves.damage(tmp_path / "a", seed=1, trials=40).failures == []
-    monkeypatch.setattr(files, "_check_file", lambda directory, path, entry: None)
+    monkeypatch.setattr(files, "_require_hash", lambda directory, name, entry, sha256: None)
     assert saves.damage(tmp_path / "b", seed=1, trials=40).failures
 
 
