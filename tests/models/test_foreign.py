@@ -106,7 +106,9 @@ def test_a_tokenizer_that_is_none_is_refused(said: bytes, directory: Path) -> No
 def test_a_tokenizer_that_gives_one_id_to_two_tokens_is_refused(directory: Path) -> None:
     path = directory / "tokenizer.json"
     said = json.loads(path.read_bytes())
-    merged = ["".join(pair if isinstance(pair, list) else pair.split(" ")) for pair in said["model"]["merges"]]
+    merged = [
+        "".join(pair if isinstance(pair, list) else pair.split(" ")) for pair in said["model"]["merges"]
+    ]
     said["model"]["vocab"][merged[0]] = said["model"]["vocab"][merged[1]]
     path.write_text(json.dumps(said))
     with pytest.raises(DataError, match="out of vocabulary") as caught:

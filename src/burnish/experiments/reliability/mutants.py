@@ -38,7 +38,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "burnish.checkpoint.files": (_VALUES, "tests/checkpoint"),
     "burnish.checkpoint.tensors": ("tests/checkpoint",),
     "burnish.training.step": (
-        "tests/training/test_step.py", "tests/training/test_failures.py", "tests/training/test_run.py",
+        "tests/training/test_step.py", "tests/training/test_failures.py",
     ),
 }  # fmt: skip
 _COMPARE = {
