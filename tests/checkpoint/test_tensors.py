@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -124,3 +126,32 @@ def test_a_file_longer_than_a_part_is_hashed_in_order(
         (tmp_path / "f").write_bytes(content)
         whole, sha256 = read_hashed(tmp_path / "f")
         assert (bytes(whole.numpy()), sha256) == (content, hashlib.sha256(content).hexdigest())
+
+
+def test_a_slow_hash_is_not_overtaken_by_that_of_the_next_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow:
+        def __init__(self) -> None:
+            self.seen = b""
+
+        def update(self, part: memoryview) -> None:
+            time.sleep(0.02 if not self.seen else 0)
+            self.seen += bytes(part)
+
+        def hexdigest(self) -> str:
+            return self.seen.decode()
+
+    monkeypatch.setattr(tensors, "CHUNK", 2)
+    monkeypatch.setattr(tensors.hashlib, "sha256", Slow)
+    (tmp_path / "f").write_bytes(b"abcdefgh")
+    assert read_hashed(tmp_path / "f")[1] == "abcdefgh"
+
+
+def test_all_of_a_file_is_with_the_system_when_it_is_told_to_put_it_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(tensors.os, "fsync", lambda descriptor: sizes.append(os.fstat(descriptor).st_size))
+    write_stream(tmp_path / "f", iter([memoryview(b"abc"), memoryview(b"de")]))
+    assert sizes == [5]

@@ -154,7 +154,7 @@ def test_a_mutant_is_shown_to_the_tests_that_reach_it_and_every_excuse_is_of_a_m
 
 @pytest.mark.slow
 def test_f15_in_small_and_a_mutant_that_changes_nothing_survives(tmp_path: Path) -> None:
-    outcome = mutants.mutate_own(tmp_path, seed=1, trials=12)
+    outcome = mutants.mutate_own(tmp_path, seed=1, trials=12, kept=tmp_path / "kept.jsonl")
     assert len(outcome.failures) <= 2
     name, root = "burnish.checkpoint.tensors", mutants.PACKAGE.parents[1]
     found = covering.find_covering(mutants._path(name), mutants.MODULES[name], root, tmp_path)

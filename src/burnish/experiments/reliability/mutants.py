@@ -4,15 +4,20 @@
 
 A mutant is imported in a fork in the place of its module, and those fast tests named for the module are run on it
 that reach the changed statement, the shortest first. It is killed by a failing test, an error, too much memory or
-too much time. Nothing on disk is changed. `equivalent` has those that compute the same, and why.
+too much time. No source on disk is changed. `equivalent` has those that compute the same, and why.
+
+Who was killed is kept in build/mutants.jsonl, so that a campaign can be run in pieces and only the living are tried
+again once a test was written for them; delete the file where tests were taken away.
 """
 
 from __future__ import annotations
 
 import ast
 import copy
+import hashlib
 import importlib.abc
 import importlib.util
+import json
 import random
 import sys
 from collections.abc import Iterator
@@ -27,6 +32,7 @@ from burnish.experiments.reliability.equivalent import EQUIVALENT
 from burnish.experiments.reliability.outcome import Outcome
 
 PACKAGE = Path(burnish.__file__).parent
+KEPT = Path("build/mutants.jsonl")
 _VALUES = "tests/laws/test_values.py"
 MODULES: dict[str, tuple[str, ...]] = {
     "burnish.chat.grade": (
@@ -62,9 +68,16 @@ class Mutant:
     lines: tuple[int, ...]
     source: str
 
+    @property
+    def sha256(self) -> str:
+        """Names the mutant as long as nothing else of its module changes."""
+        return hashlib.sha256(self.source.encode()).hexdigest()
 
-def mutate_own(place: Path, *, seed: int, trials: int = 300, tests: Path | None = None) -> Outcome:
-    """F15: mutants drawn evenly over the modules; `failures` are those that no test killed."""
+
+def mutate_own(
+    place: Path, *, seed: int, trials: int = 300, tests: Path | None = None, kept: Path = KEPT
+) -> Outcome:
+    """F15: mutants drawn evenly over the modules; `failures` are those that no test killed. `kept` has the killed."""
     outcome = Outcome("F15", "mutants of mask, packing, loss and checkpoint modules", seed)
     rng = random.Random(seed)
     root = tests or PACKAGE.parents[1]
@@ -74,19 +87,32 @@ def mutate_own(place: Path, *, seed: int, trials: int = 300, tests: Path | None 
         tried = [mutant for mutant in mutants(_source(name)) if mutant.said not in spared]
         waiting[name] = rng.sample(tried, len(tried))
     coverings: dict[str, Covering] = {}
+    killed = (
+        {json.loads(line)["sha256"] for line in kept.read_text().splitlines()} if kept.exists() else set()
+    )
     while outcome.trials < trials and any(waiting.values()):
         for name in MODULES:
             if not waiting[name] or outcome.trials >= trials:
                 continue
-            if name not in coverings:
-                coverings[name] = find_covering(_path(name), MODULES[name], root, place)
             mutant = waiting[name].pop()
-            lives = not _is_killed(name, mutant, coverings[name], root, place)
+            if mutant.sha256 not in killed:
+                if name not in coverings:
+                    coverings[name] = find_covering(_path(name), MODULES[name], root, place)
+                if _is_killed(name, mutant, coverings[name], root, place):
+                    killed.add(mutant.sha256)
+                    _keep(kept, name, mutant)
+            lives = mutant.sha256 not in killed
             outcome.note(name.removeprefix("burnish."), mutant.said if lives else None)
     spared_all = sum(map(len, EQUIVALENT.values()))
-    killed = outcome.trials - len(outcome.failures)
-    outcome.margin = f"{killed} of {outcome.trials} killed; {spared_all} that compute the same were left out"
+    dead = outcome.trials - len(outcome.failures)
+    outcome.margin = f"{dead} of {outcome.trials} killed; {spared_all} that compute the same were left out"
     return outcome
+
+
+def _keep(kept: Path, name: str, mutant: Mutant) -> None:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with kept.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"module": name, "said": mutant.said, "sha256": mutant.sha256}) + "\n")
 
 
 def _path(name: str) -> Path:
