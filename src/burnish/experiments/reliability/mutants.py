@@ -139,7 +139,11 @@ def mutants(source: str) -> Iterator[Mutant]:
             after = ast.unparse(target)
             if before != after:
                 function, lines = places[id(node)]
-                yield Mutant(f"{function}: {before[:60]} -> {after[:60]}", lines, ast.unparse(twin))
+                yield Mutant(f"{function}: {_short(before)} -> {_short(after)}", lines, ast.unparse(twin))
+
+
+def _short(code: str) -> str:
+    return code.splitlines()[0][:90]
 
 
 def _places(
