@@ -42,7 +42,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, int | 
 def read_hashed(path: Path) -> tuple[Tensor, str]:
     """A file's bytes and their SHA-256, computed by a thread of each part while the next one is read."""
     whole = torch.empty(path.stat().st_size, dtype=torch.uint8)
-    room, digest, at = memoryview(whole.numpy()), hashlib.sha256(), 0
+    room, digest, at = memoryview(whole.numpy().data), hashlib.sha256(), 0
     with path.open("rb", buffering=0) as file, ThreadPoolExecutor(1, "hash") as hasher:
         while read := file.readinto(room[at : at + CHUNK]):
             hasher.submit(digest.update, room[at : at + read])

@@ -64,7 +64,7 @@ class _Watch:
             return (yield)
         finally:
             sys.settrace(None)
-            threading.settrace(None)  # type: ignore[arg-type]
+            threading.settrace(None)
             self.said[item.nodeid] = (time.perf_counter() - started, sorted(self._ran))
 
     def _enter(self, frame: FrameType, event: str, argument: Any) -> Any:
