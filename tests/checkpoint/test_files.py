@@ -266,3 +266,38 @@ def test_room_is_asked_for_to_the_byte(tmp_path: Path, monkeypatch: pytest.Monke
     free[0] -= 1
     with pytest.raises(BurnishError, match=f"{100 + space.SPARE:,}"):
         space.require_room(tmp_path, 100)
+
+
+def test_state_and_manifest_are_json_that_a_person_can_read_and_hold_no_nan(tmp_path: Path) -> None:
+    path = save(tmp_path, 3)
+    assert (path / STATE_FILE).read_text().startswith('{\n "step": 3,\n "best_loss": 0.5')
+    assert (path / MANIFEST).read_text().startswith('{\n "schema": 2,\n "step": 3,\n "files": {\n  "weights')
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_checkpoint(tmp_path, Checkpoint(4, {}, {}, {"loss": float("nan")}))
+    assert [step_of(one) for one in named(tmp_path)] == [3]
+
+
+def test_what_cannot_be_swept_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(
+        "burnish.checkpoint.files.shutil.rmtree",
+        lambda path, ignore_errors=False: asked.append(ignore_errors),
+    )
+    (tmp_path / ".tmp-00000001-1").mkdir()
+    sweep(tmp_path)
+    assert asked == [True]
+
+
+def test_a_draft_that_cannot_be_taken_away_does_not_hide_what_the_disk_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError("nor can it be deleted")
+
+    faults.forget()
+    monkeypatch.setenv("BURNISH_FAULT", "EIO@write:state.json:1")
+    monkeypatch.setattr("burnish.checkpoint.files.shutil.rmtree", broken)
+    with pytest.raises(BurnishError, match="Input/output error"):
+        save(tmp_path, 2)
+    faults.forget()
