@@ -47,7 +47,10 @@ LOGITS_PER_PASS = 2**27
 
 @dataclass(slots=True)
 class TrainState:
-    """What changes while training and resuming must bring back, next to weights and optimiser."""
+    """What changes while training and resuming must bring back, next to weights and optimiser.
+
+    `owes_evaluation` says that the weights of this step are still to be measured, as before the first update.
+    """
 
     step: int = 0
     tokens: int = 0
@@ -60,6 +63,7 @@ class TrainState:
     stopped_by: str | None = None
     skipped: int = 0
     skipped_in_a_row: int = 0
+    owes_evaluation: bool = True
 
 
 @dataclass(slots=True)
