@@ -189,3 +189,139 @@ def write_evidence(run: Path, word: str = "") -> None:
         ("fewshot.json", shots(word)),
     ):
         (run / name).write_bytes(orjson.dumps(value))
+
+
+RECIPE = {
+    "model": "marble",
+    "datasets": [{"path": "nowhere.jsonl", "name": None}],
+    "learning_rate": 0.0005,
+    "adapter": "full",
+    "global_batch_size": 16,
+    "max_steps": 120,
+    "run_name": "x",
+}
+
+
+def make_run(path: Path, word: str = "", *, recipe: dict[str, Any] | None = None) -> Path:
+    """A finished run with every file that a run may have; `word` is in each text."""
+    path.mkdir(parents=True)
+    asked = {**RECIPE, "model": f"marble{word}", **(recipe or {})}
+    said = "".join(f"{key}: {orjson.dumps(value).decode()}  # train.yaml:1\n" for key, value in asked.items())
+    (path / "resolved.yaml").write_text(said, encoding="utf-8")
+    write_lines(path / "metrics.jsonl", [*updates(), *held_out()])
+    write_lines(
+        path / "ledger.jsonl",
+        [
+            {
+                "row": row,
+                "file": f"a.jsonl{word}",
+                "line": row,
+                "action": "dropped",
+                "reason": f"duplicate{word}",
+            }
+            | {"graded_tokens_lost": None, "detail": f"same content{word}"}
+            for row in (7, 9)
+        ],
+    )
+    write_lines(path / "samples.jsonl", answers(word))
+    spikes = [{"event": "warned", "step": step, "why": f"loss spike: 0.02{word}"} for step in (50, 70)]
+    write_lines(path / "events.jsonl", spikes)
+    for name, value in described(word).items():
+        (path / name).write_bytes(orjson.dumps(value))
+    write_evidence(path, word)
+    for name in ("curve.json", "fewshot.json"):  # these lie in the folders of their own verbs
+        (path / name).unlink()
+    return path
+
+
+def updates() -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": "train",
+            "step": step,
+            "num_steps": 120,
+            "epoch": step / 30,
+            "loss": sure(step, 2.1, 0.003),
+            "learning_rate": 5e-4 * (1 - step / 121),
+            "grad_norm": 6 / step,
+            "graded_tokens": 160,
+            "tokens": 480,
+            "seconds": 0.1 + 0.001 * (step % 7),
+            "memory_bytes": 690_000_000 + 10_000 * step,
+            "source_loss": {"0": sure(step, 2.1, 0.003), "1": sure(step, 2.0, 0.005)},
+            "source_tokens": {"0": 120, "1": 40},
+        }
+        for step in range(1, 121)
+    ]
+
+
+def held_out() -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": "eval",
+            "step": step,
+            "loss": sure(step, 2.09, 0.014),
+            "accuracy": 1 - sure(step, 0.38, 0.004),
+            "graded_tokens": 408,
+            "best": True,
+            "source_loss": {"0": sure(step, 2.1, 0.016), "1": sure(step, 2.07, 0.006)},
+        }
+        for step in STEPS
+    ]
+
+
+def answers(word: str) -> list[dict[str, Any]]:
+    asked = (f"What is the capital of France?{word}", [{"role": "user", "content": f"And of Spain?{word}"}])
+    return [
+        {
+            "step": step,
+            "prompt": prompt,
+            "text": f"\nThe word{word} for a zebra" if step == 0 else f"The capital is Paris.{word}",
+            "finish_reason": "length" if step == 0 else "stop",
+        }
+        for step in STEPS
+        for prompt in asked
+    ]
+
+
+def described(word: str) -> dict[str, Any]:
+    source = {"source": 0, "name": f"capitals{word}", "stage": "", "rows": 270, "times": 5.3, "asked": 0.75}
+    source |= {"share_of_rows": 0.75, "share_of_graded_tokens": 0.7544}
+    parts = {"weights": 8e6, "masters": 15e6, "gradients": 15e6, "optimizer": 30e6, "activations": 60e6}
+    return {
+        "environment.json": {"date": "2026-11-20", "device": "cpu", "threads": 1, "platform": f"Linux{word}"},
+        "plan.json": {
+            "steps": 120,
+            "sources": [source, {**source, "source": 1, "name": f"all{word}"}],
+            "held_out_sources": {"0": f"capitals{word}", "1": f"all{word}"},
+            "rows": 460,
+            "held_out_rows": 40,
+            "tokens_per_epoch": 15_000,
+            "graded_tokens_per_epoch": 5_200,
+            "trainable_parameters": 3_803_904,
+            "parameters": 3_803_904,
+            "chat_template": f"ChatML{word}",
+        },
+        "certificate.json": {
+            "ok": True,
+            "key": f"1fe2b83f4956d91b{word}",
+            "parts": {"datasets": []},
+            "rows": 502,
+            "kept": 500,
+            "views": 500,
+            "violations": {},
+            "refused": {f"duplicate{word}": 2},
+            "stop_tokens": [f"<|im_end|>{word}"],
+            "formats": [f"a.jsonl{word}: messages"],
+        },
+        "summary.json": {
+            "steps": 120,
+            "graded_tokens": 20_709,
+            "rows": {"read": 502, "used": 500, "dropped": {f"duplicate{word}": 2}},
+            "stopped_by": "finished",
+            "reckoning": {
+                "memory": {"expected": 700e6, "measured": 692e6, "parts": {**parts, "process": 559e6}},
+                "seconds": {"expected": 12.8, "measured": 12.2, "after_step": 3},
+            },
+        },
+    }

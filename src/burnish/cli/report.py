@@ -51,8 +51,9 @@ def command(
         run.name = run.name if names.count(run.name) == 1 else str(run.path)
     place = out or runs[0] / "report.html"
     if not place.parent.is_dir() or place.is_dir():
+        why = "it is a folder" if place.is_dir() else f"there is no folder {place.parent}"
         raise UsageError(
-            f"{place} cannot be written: {'it is a folder' if place.is_dir() else f'there is no folder {place.parent}'}",
+            f"{place} cannot be written: {why}",
             rule="a report is one file in a folder that is there",
             remedy=f"name one: burnish report {runs[0]} --out report.html",
         )

@@ -42,53 +42,77 @@ class DotChart:
     share: bool = True
 
 
-LINE, GAP = 21, 14
+GAP = 14
+"""Between rows."""
 
 
 def height_of(chart: DotChart, width: int) -> int:
     """The height that the rows need."""
-    head = 0 if width >= 500 else 18
-    return 34 + sum(len(row.dots) * LINE + GAP + head for row in chart.rows)
+    line, head = _steps(width)
+    return 34 + sum(len(row.dots) * line + GAP + head for row in chart.rows)
+
+
+def _steps(width: int) -> tuple[int, int]:
+    """The height of a dot, and of a row's name where it stands above: on a narrow page words stand over the dots."""
+    return (21, 0) if width >= 500 else (34, 18)
 
 
 def draw_dots(chart: DotChart, width: int) -> Html:
     """The inside of an SVG of that width and `height_of` it."""
-    wide = width >= 500
-    height = height_of(chart, width)
-    longest = max((len(row.name) for row in chart.rows), default=0)
-    left = min(190.0, 14 + BOLD_LETTER * longest) if wide else 8.0
-    said = max((len(dot.words) for row in chart.rows for dot in row.dots), default=0)
-    right = width - 14 - BOLD_LETTER * said
-    values = [
-        v for row in chart.rows for dot in row.dots for v in (dot.value, dot.low, dot.high) if v is not None
-    ]
-    axis = Axis.over([0.0, 1.0] if chart.share else values, num_ticks=4)
+    return _Dots(chart, width).whole()
 
-    def at(value: float) -> float:
-        return round(left + 8 + axis.at(value) * (right - left - 16), 1)
 
-    parts: list[Html] = []
-    for value in axis.ticks:
-        x = at(value)
-        parts.append(tag("line", x1=x, y1=4, x2=x, y2=height - 24, class_="grid"))
-        words = f"{mark(100 * value)}%" if chart.share else mark(value)
-        parts.append(tag("text", words, x=x, y=height - 8, class_="tick middle"))
-    y = 8.0
-    for row in chart.rows:
-        most = int((left if wide else width) / BOLD_LETTER)
-        name = row.name if len(row.name) <= most else f"{row.name[: most - 1]}…"
-        y += 0 if wide else 18
-        parts.append(tag("text", name, x=0, y=y + 15 if wide else y - 2, class_="row-name"))
-        for dot in row.dots:
-            middle = y + LINE / 2
-            if dot.low is not None and dot.high is not None:
-                kind = f"whisker c{dot.colour % 8}"
-                parts.append(tag("line", x1=at(dot.low), y1=middle, x2=at(dot.high), y2=middle, class_=kind))
-            parts.append(shape(at(dot.value), middle, dot.colour))
-            parts.append(tag("text", dot.words, x=right + 8, y=middle + 4, class_=f"value c{dot.colour % 8}"))
-            y += LINE
-        y += GAP
-    return join(parts)
+class _Dots:
+    def __init__(self, chart: DotChart, width: int) -> None:
+        self.chart, self.width, self.wide = chart, width, width >= 500
+        self.line, self.head = _steps(width)
+        self.height = height_of(chart, width)
+        longest = max((len(row.name) for row in chart.rows), default=0)
+        said = max((len(dot.words) for row in chart.rows for dot in row.dots), default=0)
+        self.left = min(210.0, 14 + BOLD_LETTER * longest) if self.wide else 0.0
+        self.right = width - 14 - BOLD_LETTER * said if self.wide else float(width)
+        ends = [end for row in chart.rows for dot in row.dots for end in (dot.value, dot.low, dot.high)]
+        values = [end for end in ends if end is not None]
+        self.axis = Axis.over([0.0, 1.0] if chart.share else values, num_ticks=4)
+
+    def at(self, value: float) -> float:
+        return round(self.left + 14 + self.axis.at(value) * (self.right - self.left - 28), 1)
+
+    def whole(self) -> Html:
+        parts = self.grid()
+        y = 8.0
+        for row in self.chart.rows:
+            y += self.head
+            most = int((self.left if self.wide else self.width) / BOLD_LETTER)
+            name = row.name if len(row.name) <= most else f"{row.name[: most - 1]}…"
+            parts.append(tag("text", name, x=0, y=y + 15 if self.wide else y - 2, class_="row-name"))
+            for dot in row.dots:
+                parts.append(self.dot(dot, y))
+                y += self.line
+            y += GAP
+        return join(parts)
+
+    def grid(self) -> list[Html]:
+        parts = []
+        for value in self.axis.ticks:
+            x = self.at(value)
+            parts.append(tag("line", x1=x, y1=4, x2=x, y2=self.height - 24, class_="grid"))
+            words = f"{mark(100 * value)}%" if self.chart.share else mark(value)
+            parts.append(tag("text", words, x=x, y=self.height - 8, class_="tick middle"))
+        return parts
+
+    def dot(self, dot: Dot, y: float) -> Html:
+        colour = f"c{dot.colour % 8}"
+        middle = y + (10.5 if self.wide else 24)
+        if self.wide:
+            words = tag("text", dot.words, x=self.right + 8, y=middle + 4, class_=f"value {colour}")
+        else:
+            words = tag("text", dot.words, x=self.width, y=y + 13, class_=f"value end {colour}")
+        if dot.low is None or dot.high is None:
+            return join([shape(self.at(dot.value), middle, dot.colour), words])
+        ends = {"x1": self.at(dot.low), "y1": middle, "x2": self.at(dot.high), "y2": middle}
+        whisker = tag("line", **ends, class_=f"whisker {colour}")
+        return join([whisker, shape(self.at(dot.value), middle, dot.colour), words])
 
 
 def bars(rows: Sequence[tuple[str, Sequence[tuple[str, float]], str]], width: int) -> Html:

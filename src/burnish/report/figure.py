@@ -20,9 +20,8 @@ MAX_ROWS = 120
 def svg(title: str, words: str, inside: Html, width: int, height: int, kind: str) -> Html:
     """An SVG with its title and description."""
     told = join([tag("title", title), tag("desc", words)])
-    return Html(
-        f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{safe(title)}">{told}{inside}</svg>'
-    )
+    head = f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{safe(title)}">'
+    return Html(f"{head}{told}{inside}</svg>")
 
 
 def line_figure(

@@ -14,6 +14,9 @@ from burnish.report.markup import Html, join, safe, tag
 LETTER = 6.6
 """About how wide a letter of the charts' type is."""
 
+MAX_NAME = 24
+"""Letters of a name at the end of a line."""
+
 BOLD_LETTER = 7.4
 """And of its bold, in the widest of the faces that a page may get."""
 
@@ -67,14 +70,14 @@ class _Drawing:
         self.left, self.top = 12 + LETTER * longest, 26
         named = [line.name for line in chart.lines if line.name and not line.faint]
         self.right = width - (
-            16 + BOLD_LETTER * min(22, max(map(len, named), default=0)) if self.names_fit() else 14
+            16 + BOLD_LETTER * min(MAX_NAME, max(map(len, named), default=0)) if self.names_fit() else 14
         )
         self.bottom = height - 38
         self.width, self.height = width, height
 
     def names_fit(self) -> bool:
         """Names stand at the lines' ends where there is room; on a narrow page the legend has them."""
-        return self.wide and 1 < len([line for line in self.chart.lines if not line.faint]) <= 8
+        return self.wide and 1 < len([line for line in self.chart.lines if line.name and not line.faint]) <= 5
 
     def tick(self, value: float) -> str:
         return f"{mark(100 * value)}%" if self.chart.percent else mark(value)
@@ -142,12 +145,17 @@ class _Drawing:
         """The lines' names at their ends, moved apart where they would lie on each other."""
         if not self.names_fit():
             return []
-        named = [line for line in self.chart.lines if line.name and line.points and not line.faint]
+        named = [
+            line
+            for line in self.chart.lines
+            if line.name and not line.faint and self.x.at(line.points[-1][0]) > 0.9
+        ]
         ends = sorted((self.at(*line.points[-1])[1], line.colour, line.name) for line in named)
         parts, last = [], -100.0
         for y, colour, name in ends:
             last = max(y + 4, last + 15)
-            parts.append(_text(self.right + 10, last, name[:22], f"name c{colour % 8}"))
+            shown = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
+            parts.append(_text(self.right + 10, last, shown, f"name c{colour % 8}"))
         return parts
 
 

@@ -1,4 +1,4 @@
-"""HTML made of text: whatever comes from data, files or models is escaped here, and nothing reaches the page otherwise.
+"""HTML made of text: whatever comes from data, files or models is escaped here, or does not reach the page.
 
 tag("td", "<script>")        '<td>&lt;script&gt;</td>'
 tag("p", Html("a<b>c</b>"))  '<p>a<b>c</b></p>'
@@ -20,7 +20,11 @@ class Html(str):
 
 def safe(value: object) -> Html:
     """A text as markup; marks that reverse or hide text are made visible."""
-    return value if isinstance(value, Html) else Html(html.escape(visible(str(value))))
+    if isinstance(value, Html):
+        return value
+    text = str(value)
+    plain = text.isascii() and text.isprintable()  # most text is, and going through it letter by letter is slow
+    return Html(html.escape(text if plain else visible(text)))
 
 
 def join(parts: Iterable[object], between: str = "") -> Html:

@@ -18,6 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from burnish.chat.strip import visible
 from burnish.report.collect import Run
 from burnish.report.headline import cards, title, warnings
 from burnish.report.markup import Html, join, safe, tag
@@ -51,9 +52,12 @@ def html(runs: Sequence[Run], extras: Extras | None = None) -> str:
     """One page for all runs."""
     told = extras or Extras()
     style, script = asset("report.css"), asset("report.js")
-    policy = f"default-src 'none'; script-src {digest(script)}; style-src {digest(style)}; base-uri 'none'; form-action 'none'"
+    own = f"script-src {digest(script)}; style-src {digest(style)}"
+    policy = f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'"
     found, left_out = sections(runs, told)
-    films = [{"run": run.name, "rows": rows} for run in runs if (rows := _guarded(partial(film, run)))]
+    films = [
+        {"run": visible(run.name), "rows": rows} for run in runs if (rows := _guarded(partial(film, run)))
+    ]
     # `</script>` in a token must not end the data: "<" is written as JSON lets it be.
     embedded = json.dumps(films, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
     top = partial(cards, runs, price=told.price, currency=told.currency)
@@ -127,7 +131,7 @@ def _drawn(place: int, found: Section) -> Html:
         found.heading,
         id=f"{found.anchor}-title",
     )
-    finding = tag("p", found.finding, class_="finding") if found.finding else ""
+    finding = join(tag("p", line, class_="finding") for line in found.finding.splitlines())
     return tag("section", head, finding, found.body, id=found.anchor, aria_labelledby=f"{found.anchor}-title")
 
 
@@ -159,7 +163,8 @@ def made(runs: Sequence[Run]) -> str:
         own = version("burnish")
     except PackageNotFoundError:
         own = ""
-    return f"Written by burnish {own} from {', '.join(str(run.path) for run in runs)}. No figure here was typed by hand."
+    places = ", ".join(str(run.path) for run in runs)
+    return f"Written by burnish {own} from {places}. No figure here was typed by hand."
 
 
 def write(page: str, path: Path) -> None:

@@ -17,7 +17,7 @@ BASE_COLOUR = 7
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """`finding` is the sentence that a reader in a hurry takes along."""
+    """`finding` is the sentence that a reader in a hurry takes along, or one a line of several runs."""
 
     anchor: str
     heading: str

@@ -1,4 +1,4 @@
-"""What it took: time and memory as they were expected and as they were measured, speed, and money where a price is given."""
+"""What it took: time and memory as expected and as measured, speed, and money where a price is given."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def finding(runs: Sequence[Run], price: float | None, currency: str) -> str:
         told.append(
             words + (f", {memory(most)} at most" if most else "") + (f", {paid}" if paid else "") + "."
         )
-    return " ".join(told)
+    return "\n".join(told)
 
 
 def peak(run: Run) -> float | None:
@@ -135,14 +135,15 @@ def _operations(run: Run) -> str:
     if not parameters or not tokens:
         return ""
     trained = number(run.plan.get("trainable_parameters")) or parameters
-    # Forward and the gradient of what lies below are of all weights, the gradient of weights of the trained ones alone.
+    # Forward and the way back go through all weights; the gradient of weights is of the trained ones alone.
     total = (4 * parameters + 2 * min(trained, parameters)) * tokens
     return f"{decimal(total / 1e12)} trillion operations"
 
 
 def speed(runs: Sequence[Run]) -> Html:
     """Tokens a second over the run."""
-    lines, rows = [], []
+    lines: list[Line] = []
+    rows: list[list[str]] = []
     for run in runs:
         found = [
             (step, tokens / taken)
@@ -161,7 +162,9 @@ def speed(runs: Sequence[Run]) -> Html:
 
 def memory_over(runs: Sequence[Run]) -> Html:
     """Memory over the run, against what was expected."""
-    lines, rows, rules = [], [], []
+    lines: list[Line] = []
+    rows: list[list[str]] = []
+    rules: list[tuple[float, str]] = []
     for run in runs:
         found = [
             (step, size / 2**20)
@@ -186,11 +189,11 @@ def held(run: Run) -> Html:
     most = peak(run)
     if not sizes or most is None:
         return Html()
-    known = list(PARTS)
-    kinds = {name: f"p{known.index(name) if name in known else 7}" for name, _ in sizes}
     expected_in_all = _reckoned(run, "memory", "expected") or 0.0
     margin = expected_in_all - sum(size for _, size in sizes)
     sizes += [("margin", margin)] if margin > 0.005 * expected_in_all else []
+    known = list(PARTS)
+    kinds = {name: f"p{known.index(name) if name in known else 7}" for name, _ in sizes}
     total = sum(size for _, size in sizes)
     parts = [
         ("expected", [(kinds[name], size) for name, size in sizes], memory(total)),

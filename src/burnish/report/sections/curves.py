@@ -35,7 +35,7 @@ def curves(runs: Sequence[Run]) -> Section | None:
 def finding(runs: Sequence[Run]) -> str:
     """The first and the last loss in words."""
     told = [sentence for run in runs if (sentence := _finding(runs, run))]
-    return " ".join(told) or "The losses of a run that has not been evaluated yet."
+    return "\n".join(told) or "The losses of a run that has not been evaluated yet."
 
 
 def _finding(runs: Sequence[Run], run: Run) -> str:
@@ -49,12 +49,17 @@ def _finding(runs: Sequence[Run], run: Run) -> str:
             if turned
             else ""
         )
-        return f"{who}On rows it never learnt from, the loss fell from {decimal(held[0][1])} to {decimal(held[-1][1])}{after}."
+        ends = f"{_moved(held)} {decimal(held[0][1])} to {decimal(held[-1][1])}"
+        return f"{who}On rows it never learnt from, the loss {ends}{after}."
     steps = points_of(run.steps)
     if not steps:
         return ""
-    ends = smooth(steps)[-1][1]
-    return f"{who}The loss fell from {decimal(steps[0][1])} to {decimal(ends)}; no rows were kept aside to check it on."
+    ends = f"{_moved(smooth(steps))} {decimal(steps[0][1])} to {decimal(smooth(steps)[-1][1])}"
+    return f"{who}The loss {ends}; no rows were kept aside to check it on."
+
+
+def _moved(points: Sequence[tuple[float, float]]) -> str:
+    return "fell from" if points[-1][1] < points[0][1] else "went from"
 
 
 def points_of(lines: Sequence[dict[str, Any]], *keys: str) -> list[tuple[float, float]]:

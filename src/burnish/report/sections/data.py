@@ -20,11 +20,12 @@ OTHER_KINDS = (("template", "own"), ("stop", "stop"))
 
 def data(runs: Sequence[Run]) -> Section | None:
     """The section."""
-    parts: list[Html] = []
+    told: dict[Html, list[Run]] = {}  # runs on the same data are told once
     for run in runs:
-        own = [flow(run), sources(run), proved(run), lost(run), strip(run) if len(runs) == 1 else Html()]
-        if any(own):
-            parts += [run_heading(runs, run), *own]
+        own = join([flow(run), sources(run), proved(run), lost(run), strip(run) if len(runs) == 1 else ""])
+        if own:
+            told.setdefault(own, []).append(run)
+    parts = [part for own, same in told.items() for part in (*(run_heading(runs, run) for run in same), own)]
     return section("data", "What it learnt from", finding(runs), parts)
 
 
@@ -68,7 +69,7 @@ def flow(run: Run) -> Html:
     learnt = max(0.0, used - held)
     shares = (("learnt from", "p0", learnt), ("kept aside", "p1", held), ("dropped", "p2", read - used))
     rows = [(name, count(size), percent(size / read if read else 0)) for name, _, size in shares]
-    words = "Rows read are rows used and rows dropped; the ledger has the place and the reason of each that was dropped."
+    words = "Rows read are rows used and rows dropped; the ledger has the place and the reason of each dropped one."
     parts = [("rows", [(kind, size) for _, kind, size in shares if size], count(read))]
     names = keys(
         [(f"{name}: {count(size)}", place, "part") for place, (name, _, size) in enumerate(shares) if size]

@@ -1,4 +1,4 @@
-"""How much data was enough, and whether tuning pays: the data-efficiency curve, and prompting with examples against it."""
+"""How much data was enough, and whether tuning pays: the data-efficiency curve, and examples in the prompt."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def by_size(points: Sequence[dict[str, Any]], rule: str) -> list[tuple[float, fl
 
 
 def _curve(found: dict[str, Any], points: Sequence[dict[str, Any]]) -> Html:
-    lines, rows = [], []
+    lines: list[Line] = []
+    rows: list[list[str]] = []
     shares = all(0 <= (number(point.get("value")) or 0) <= 1 for point in points)
     shares = shares and "loss" not in text(found.get("metric"))
     write = percent if shares else decimal
@@ -61,7 +62,7 @@ def _curve(found: dict[str, Any], points: Sequence[dict[str, Any]]) -> Html:
         fitted = fit(mapping(mapping(found.get("fit")).get(rule)), means)
         lines.append(Line("", fitted, colour))
         rows += [[name, count(size), write(mean), f"{write(a)} to {write(b)}"] for size, mean, a, b in at]
-    words = "Each mark is the mean over seeds, its bar reaches over all their intervals; the line is the fitted power law."
+    words = "Each mark is the mean over seeds, its bar reaches over their intervals; the line is the fitted power law."
     metric = text(found.get("metric"), "quality").replace("_", " ")
     chart = Chart(lines, "demonstrations", metric, log_x=True, log_y=False, percent=shares)
     return line_figure(

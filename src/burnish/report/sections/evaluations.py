@@ -55,7 +55,7 @@ def _sheet(sheet: Sheet) -> list[Html]:
     chart = Html()
     if rows:
         names = keys([(score.model, score.colour, "dotted") for score in _models(sheet)])
-        words = "Each dot is a share of answers, each bar its 95% interval: what other questions of the same kind may show."
+        words = "Each dot is a share of answers, each bar its 95% interval: what other questions like these may show."
         chart = dot_figure(f"On {sheet.dataset}", words, DotChart(rows), _table(sheet), _HEAD, names)
     numbers = Html() if rows and all(scores[0].is_share for scores in sheet.metrics.values()) else (
         table(_HEAD, _table(sheet, shares=False)) if sheet.metrics else Html()
@@ -100,7 +100,8 @@ def told_apart(sheet: Sheet) -> Html:
     if name is None or base is None:
         return Html()
     lines = [
-        f"{words_of(name)} of {score.model}: {difference(base, score)} against the base, {VERDICTS[verdict(base, score)]}."
+        f"{words_of(name)} of {score.model}: {difference(base, score)} against the base, "
+        f"{VERDICTS[verdict(base, score)]}."
         for score in scores
         if score is not base
     ]
@@ -123,7 +124,10 @@ def contamination(sheet: Sheet) -> Html:
         rows, of = number(shared.get("rows")), number(shared.get("of"))
         if rows is None or of is None or evaluation.get("model") == "base":
             continue
-        words = f"{count(rows)} of {count(of, 'question')} share {text(shared.get('ngram'), 'n')} words in a row with the training data."
+        long = text(shared.get("ngram"), "some")
+        words = (
+            f"{count(rows)} of {count(of, 'question')} share {long} words in a row with the training data."
+        )
         told.append(
             note(
                 words if len(sheet.evaluations) < 3 else f"{evaluation['model']}: {words}",

@@ -1,4 +1,4 @@
-"""What learning cost: drift from the base on probes of general ability, against the budget, and against what was gained."""
+"""What learning cost: drift from the base on probes of general ability, against the budget and what was gained."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def finding(runs: Sequence[Run]) -> str:
         sure = f" ({signed(low)} to {signed(high)})" if low is not None and high is not None else ""
         who = "" if len(runs) == 1 else f"{run.name}: "
         told.append(f"{who}On {probe}, the loss moved by {signed(moved)}{sure} nats a token{within}.")
-    return " ".join(told)
+    return "\n".join(told)
 
 
 def budget(run: Run) -> float | None:
@@ -72,9 +72,10 @@ def budget(run: Run) -> float | None:
 
 def drift(runs: Sequence[Run]) -> Html:
     """Drift over the run with its interval, one line for each probe."""
-    lines, rows = [], []
+    lines: list[Line] = []
+    rows: list[list[str]] = []
     for run in runs:
-        for probe in probes(run):
+        for place, probe in enumerate(probes(run)):
             found = measures(run, probe)
             low = [each for _, _, each, _ in found if each is not None]
             high = [each for _, _, _, each in found if each is not None]
@@ -87,6 +88,7 @@ def drift(runs: Sequence[Run]) -> Html:
                     low if sure else (),
                     high if sure else (),
                     dots=True,
+                    dashed=len(runs) > 1 and place > 0,
                 )
             )
             rows += [
@@ -104,9 +106,10 @@ def drift(runs: Sequence[Run]) -> Html:
 
 def trade(runs: Sequence[Run]) -> Html:
     """The way of each run through gain and loss: right is forgotten, up is gained."""
-    lines, rows = [], []
+    lines: list[Line] = []
+    rows: list[list[str]] = []
     for run in runs:
-        for probe in probes(run):
+        for place, probe in enumerate(probes(run)):
             found = sorted(
                 (step, moved, task)
                 for line in run.forgetting
@@ -119,12 +122,14 @@ def trade(runs: Sequence[Run]) -> Html:
                 continue
             colour = len(lines) if len(runs) == 1 else colour_of(runs, run)
             way = [(moved, found[0][2] - task) for _, moved, task in found]
-            lines.append(Line(of_run(runs, run, probe), way, colour, dots=True))
+            lines.append(
+                Line(of_run(runs, run, probe), way, colour, dots=True, dashed=len(runs) > 1 and place > 0)
+            )
             rows += [
                 [of_run(runs, run, probe), f"{step:,.0f}", signed(moved), signed(found[0][2] - task)]
                 for step, moved, task in found
             ]
-    words = "Each dot is a measure in the order of the run: further up is more learnt, further right is more forgotten."
+    words = "Each dot is a measure in the order of the run: up is more learnt, right is more forgotten."
     chart = Chart(lines, "general ability lost (drift)", "gained on the task, nats per token", log_y=False)
     head = ("probe", "update", "lost", "gained")
     return line_figure("Gain against loss", words, chart, rows, head)
@@ -133,8 +138,9 @@ def trade(runs: Sequence[Run]) -> Html:
 def acts(runs: Sequence[Run]) -> Html:
     """What the guard did about it."""
     told = [
-        f"{of_run(runs, run, '')}{': ' if len(runs) > 1 else ''}update {text(line.get('step'), '?')}, {text(line.get('probe'))}: "
-        f"{ACTS.get(text(line.get('act')), text(line.get('act')))}. {text(line.get('detail'))}"
+        f"{run.name + ': ' if len(runs) > 1 else ''}update {text(line.get('step'), '?')}, "
+        f"{text(line.get('probe'))}: {ACTS.get(text(line.get('act')), text(line.get('act')))}. "
+        f"{text(line.get('detail'))}"
         for run in runs
         for line in run.forgetting
         if text(line.get("act"))

@@ -19,13 +19,26 @@ REASONS = {"stop": "stopped by itself", "length": "ran on until it was cut off"}
 
 def samples(runs: Sequence[Run]) -> Section | None:
     """The section."""
-    parts: list[Html] = []
-    for run in runs:
-        asked = by_prompt(run)
-        if asked:
-            parts.append(run_heading(runs, run))
-        parts += [history(prompt, lines) for prompt, lines in list(asked.items())[:MAX_PROMPTS]]
+    if not any(by_prompt(run) for run in runs):
+        return None
+    prompts = list(dict.fromkeys(prompt for run in runs for prompt in by_prompt(run)))[:MAX_PROMPTS]
+    if len(runs) == 1:
+        parts = [history(prompt, by_prompt(runs[0])[prompt]) for prompt in prompts]
+    else:
+        parts = [side_by_side(runs, prompt) for prompt in prompts]
     return section("samples", "What it says", finding(runs), parts)
+
+
+def side_by_side(runs: Sequence[Run], prompt: str) -> Html:
+    """What each run answers to one prompt at its end, with its history for whoever asks."""
+    answers = []
+    for run in runs:
+        lines = by_prompt(run).get(prompt)
+        if lines:
+            last = _entry(lines[-1:], text(lines[-1].get("text")).strip())
+            way = folded("from the first answer on", tag("ol", *_entries(lines)))
+            answers.append(tag("li", run_heading(runs, run), tag("ol", last), way))
+    return tag("article", tag("h3", f"“{prompt}”", class_="prompt"), tag("ul", *answers, class_="answers"))
 
 
 def finding(runs: Sequence[Run]) -> str:
@@ -33,8 +46,8 @@ def finding(runs: Sequence[Run]) -> str:
     first = [lines[0] for run in runs for lines in by_prompt(run).values()]
     last = [lines[-1] for run in runs for lines in by_prompt(run).values()]
     stops = [sum(text(line.get("finish_reason")) == "stop" for line in lines) for lines in (first, last)]
-    prompts = "prompts" if len(last) > 1 else "prompt"
-    return f"Of {len(last)} {prompts}, {stops[0]} were answered to an end before training, and {stops[1]} at the end of it."
+    answers = count(len(last), "first answer")
+    return f"Of {answers}, {stops[0]} stopped by themselves; of the last ones {stops[1]} do."
 
 
 def by_prompt(run: Run) -> dict[str, list[dict[str, Any]]]:
@@ -58,17 +71,18 @@ def prompt_of(line: dict[str, Any]) -> str:
 
 def history(prompt: str, lines: list[dict[str, Any]]) -> Html:
     """One prompt: the first answer, the last one, and those between them for whoever asks."""
-    entries = [
-        (list(same), answer)
-        for answer, same in groupby(lines, key=lambda line: text(line.get("text")).strip())
-    ]
-    drawn = [_entry(same, answer) for same, answer in entries]
+    drawn = _entries(lines)
     between = drawn[1:-1]
     middle = (
         folded(f"{count(len(between), 'other answer')} on the way", tag("ol", *between)) if between else ""
     )
     ends = [drawn[0], *([tag("li", middle, class_="between")] if between else []), *drawn[1:][-1:]]
     return tag("article", tag("h3", f"“{prompt}”", class_="prompt"), tag("ol", *ends, class_="history"))
+
+
+def _entries(lines: list[dict[str, Any]]) -> list[Html]:
+    same = groupby(lines, key=lambda line: text(line.get("text")).strip())
+    return [_entry(list(those), answer) for answer, those in same]
 
 
 def _entry(lines: list[dict[str, Any]], answer: str) -> Html:

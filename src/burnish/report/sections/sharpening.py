@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from burnish.chat.strip import visible
 from burnish.report.collect import Run
 from burnish.report.figure import line_figure
 from burnish.report.lines import Chart, Line
@@ -66,7 +67,8 @@ def superficial(run: Run) -> Html:
 
 def groups(run: Run) -> Html:
     """The mean probability of each group of tokens over the run, against what the base gave."""
-    lines, rows = [], []
+    lines: list[Line] = []
+    rows: list[list[str]] = []
     for colour, (key, words) in enumerate(GROUPS):
         found = [
             (step, p)
@@ -122,10 +124,12 @@ def film(run: Run) -> list[dict[str, Any]]:
         ranks = [
             int(rank) if rank is not None else None for rank in numbers(row.get("base_rank"))[: len(tokens)]
         ]
-        kinds = texts(row.get("group"))[: len(tokens)]
+        kinds = [visible(kind) for kind in texts(row.get("group"))[: len(tokens)]]
         if tokens and frames:
-            prompt = _prompt(row)
-            rows.append({"prompt": prompt, "tokens": tokens, "frames": frames, "rank": ranks, "group": kinds})
+            prompt, shown_tokens = visible(_prompt(row)), [visible(token) for token in tokens]
+            rows.append(
+                {"prompt": prompt, "tokens": shown_tokens, "frames": frames, "rank": ranks, "group": kinds}
+            )
     return rows
 
 

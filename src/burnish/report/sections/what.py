@@ -132,7 +132,10 @@ def machine(runs: Sequence[Run]) -> Html:
     head = tag("h3", "The machine")
     if len(runs) == 1:
         return join([head, tag("div", definitions((words, value) for words, value in rows), class_="facts")])
-    return join([head, table(("", *(run.name for run in runs)), rows, numeric=False)])
+    same = [(row[0], row[1]) for row in rows if len(set(row[1:])) == 1]
+    other = [row for row in rows if len(set(row[1:])) > 1]
+    differing = table(("", *(run.name for run in runs)), other, numeric=False) if other else Html()
+    return join([head, differing, tag("div", definitions(same), class_="facts") if same else Html()])
 
 
 def whole_recipe(runs: Sequence[Run], run: Run) -> Html:
