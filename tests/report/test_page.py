@@ -76,7 +76,7 @@ def test_every_part_of_a_whole_run_is_on_the_page(run: Path) -> None:
         "71.0% of the taught tokens were the base's own first choice already.",
         "Exact match on unseen entities: 0.5% (0.0 to 9.3) for the base",
         "3 of 200 questions share 13 words in a row with the training data.",
-        "update 60, general text: more general text was mixed in.",
+        "update 60, general text: more general text was mixed in. share raised to 0.2",
         "Tuning pays for itself after 41,000 requests.",
         "Quality reaches 95% of its plateau at 300 rows.",
         "502 rows were read: 500 were used",

@@ -12,7 +12,7 @@ from burnish.report.scores import difference, main_metric, sheets
 from burnish.report.sections.cost import money, peak, seconds_of
 from burnish.report.sections.curves import points_of
 from burnish.report.sections.evaluations import words_of
-from burnish.report.sections.forgetting import budget, measures, probes
+from burnish.report.sections.forgetting import budget, is_over, measures, probes
 from burnish.report.story import colour_of
 from burnish.report.values import deep, mapping, number, text
 from burnish.report.words import UNKNOWN, count, decimal, duration, listed, memory, percent, signed
@@ -27,6 +27,7 @@ class Figure:
     name: str
     value: str
     more: str = ""
+    alarm: bool = False
 
 
 def title(runs: Sequence[Run]) -> str:
@@ -87,9 +88,8 @@ def _forgotten(run: Run) -> Figure | None:
         return None
     worst = max(moved for _, moved, _, _ in ends)
     limit = budget(run)
-    return Figure(
-        "Forgotten", signed(worst), f"budget {decimal(limit)}" if limit is not None else "nats a token"
-    )
+    more = f"budget {decimal(limit)}" if limit is not None else "nats a token"
+    return Figure("Forgotten", signed(worst), more, is_over(run))
 
 
 def _superficial(run: Run) -> Figure | None:
@@ -109,7 +109,7 @@ def cards(runs: Sequence[Run], *, price: float | None = None, currency: str = ""
             tag(
                 "li",
                 tag("span", each.name, class_="name"),
-                tag("strong", each.value),
+                tag("strong", each.value, class_="bad" if each.alarm else None),
                 tag("span", each.more, class_="more"),
             )
             for each in found[runs[0].name]
@@ -167,7 +167,7 @@ def _warnings(run: Run) -> list[str]:
     told += [
         f"While it trained: {kind}{f' ({many} times)' if many > 1 else ''}."
         for kind, many in kinds.items()
-        if kind
+        if kind and not (kind == "forgetting" and run.forgetting)
     ]
     skipped = sum(event.get("event") == "skipped" for event in run.events)
     if skipped:

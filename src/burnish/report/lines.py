@@ -111,7 +111,7 @@ class _Drawing:
         for value, words in self.chart.rules:
             _, y = self.at(self.x.low, value)
             parts.append(_stroke(self.left, y, self.right, y, "limit"))
-            parts.append(_text(self.left + 6, y - 5, words, "limit-name"))
+            parts.append(_text(self.right - 4, y - 5, words, "limit-name end"))
         for value, words in self.chart.marks:
             x, _ = self.at(value, self.y.low)
             parts.append(_stroke(x, self.top, x, self.bottom, "mark"))

@@ -23,7 +23,9 @@ def safe(value: object) -> Html:
     if isinstance(value, Html):
         return value
     text = str(value)
-    plain = text.isascii() and text.isprintable()  # most text is, and going through it letter by letter is slow
+    plain = (
+        text.isascii() and text.isprintable()
+    )  # most text is, and going through it letter by letter is slow
     return Html(html.escape(text if plain else visible(text)))
 
 

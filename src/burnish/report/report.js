@@ -16,7 +16,7 @@ function make(tag, classes, text) {
 function player(holder, rows) {
   let take = 0, at = 0, timer = 0, chosen = -1;
   const play = make("button", "play", "Play"), slider = make("input"), when = make("output");
-  const takes = make("div", "takes"), prompt = make("p", "prompt"), heats = make("div", "heats");
+  const takes = make("div", "takes"), prompt = make("p", "context"), heats = make("div", "heats");
   const detail = make("p", "detail"), frames = make("div", "frames"), stage = make("div", "stage");
   play.type = "button";
   slider.type = "range";
@@ -62,7 +62,7 @@ function player(holder, rows) {
     take = place;
     chosen = -1;
     const row = rows[take];
-    prompt.textContent = `“${row.prompt}”`;
+    prompt.textContent = row.prompt;
     heats.replaceChildren(...row.tokens.map((text, k) => {
       const token = make("span", "heat", text.replaceAll("\n", "⏎"));
       token.tabIndex = 0;

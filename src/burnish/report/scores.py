@@ -2,15 +2,15 @@
 
     {"dataset": "unseen", "metrics": {"exact_match": [Score("base", .003, ...), Score("tuned", .993, ...)]}}
 
-Two intervals become one of the difference by adding the squares of their arms (Newcombe's way), as if the two models
-had been asked different questions. Where both were asked the same ones that is wide rather than narrow.
+Where both were asked the same rows, the file has the paired difference, and that is shown. Else two intervals become
+one by adding the squares of their arms (Newcombe's way), as if the models had been asked different questions.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from burnish.report.collect import Run
@@ -35,6 +35,7 @@ class Score:
     n: int
     is_share: bool
     higher_is_better: bool
+    apart: tuple[float, float, float] | None = None  # from the base on the same rows, with its interval
 
     @property
     def words(self) -> str:
@@ -80,6 +81,11 @@ def _sheet(dataset: str, found: dict[str, tuple[dict[str, Any], int]]) -> Sheet:
     for model, (evaluation, colour) in ordered:
         for name, metric in mapping(evaluation.get("metrics")).items():
             if score := score_of(name, mapping(metric), model, colour):
+                told = mapping(mapping(evaluation.get("against_base")).get(name))
+                ends = [number(told.get(key)) for key in ("value", "low", "high")]
+                known = [end for end in ends if end is not None]
+                if len(known) == len(ends) == 3 and model != "base":
+                    score = replace(score, apart=(known[0], known[1], known[2]))
                 metrics.setdefault(name, []).append(score)
     return Sheet(dataset, metrics, [{**evaluation, "model": model} for model, (evaluation, _) in ordered])
 
@@ -103,14 +109,16 @@ def difference(base: Score, other: Score) -> str:
     gain = other.value - base.value
     write = points if base.is_share else signed
     unit = " points" if base.is_share else ""
-    if None in (base.low, base.high, other.low, other.high):
+    if other.apart is None and None in (base.low, base.high, other.low, other.high):
         return f"{write(gain)}{unit}"
     low, high = bounds(base, other)
     return f"{write(gain)}{unit} ({write(low)} to {write(high)})"
 
 
 def bounds(base: Score, other: Score) -> tuple[float, float]:
-    """The interval of the difference."""
+    """The interval of the difference: the paired one where it was measured."""
+    if other.apart is not None:
+        return other.apart[1:]
     gain = other.value - base.value
     ends = [end if end is not None else 0.0 for end in (base.low, base.high, other.low, other.high)]
     down = math.hypot(other.value - ends[2], ends[1] - base.value)
@@ -120,7 +128,7 @@ def bounds(base: Score, other: Score) -> tuple[float, float]:
 
 def verdict(base: Score, other: Score) -> str:
     """Whether the difference is one: better, worse, or not told apart."""
-    if None in (base.low, base.high, other.low, other.high):
+    if other.apart is None and None in (base.low, base.high, other.low, other.high):
         return "no interval"
     low, high = bounds(base, other)
     if low <= 0 <= high:

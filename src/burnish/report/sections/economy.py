@@ -10,10 +10,11 @@ from burnish.report.figure import dot_figure, line_figure
 from burnish.report.lines import Chart, Line
 from burnish.report.markup import Html, bullets
 from burnish.report.story import BASE_COLOUR, Section, section
-from burnish.report.values import mapping, mappings, number, text, texts, whole
+from burnish.report.values import mapping, mappings, number, numbers, text, texts, whole
 from burnish.report.words import UNKNOWN, count, decimal, percent
 
 FIT_POINTS = 48
+STEEPEST = 20.0
 
 
 def curve(found: dict[str, Any]) -> Section | None:
@@ -31,20 +32,39 @@ def curve(found: dict[str, Any]) -> Section | None:
     )
 
 
-def by_size(points: Sequence[dict[str, Any]], rule: str) -> list[tuple[float, float, float, float]]:
-    """(rows, mean over seeds, lowest low, highest high) for one rule."""
-    sizes: dict[float, list[dict[str, Any]]] = {}
-    for point in points:
-        rows = number(point.get("rows"))
-        if rows and rows > 0 and text(point.get("rule")) == rule and number(point.get("value")) is not None:
-            sizes.setdefault(rows, []).append(point)
-    found = []
-    for rows, same in sorted(sizes.items()):
-        values = [value for point in same if (value := number(point.get("value"))) is not None]
-        low = [end for point in same if (end := number(point.get("low"))) is not None]
-        high = [end for point in same if (end := number(point.get("high"))) is not None]
-        found.append((rows, sum(values) / len(values), min(low or values), max(high or values)))
-    return found
+Sized = tuple[float, float, float, float]
+"""Rows, value, and its interval."""
+
+
+def by_size(found: dict[str, Any], rule: str) -> tuple[list[Sized], bool]:
+    """What each size reached under a rule, and whether the interval is that of the seeds' mean.
+
+    Where the file does not say so itself, it reaches over the intervals of all seeds: too wide rather than too narrow.
+    """
+    told = [sized(each) for each in mappings(mapping(found.get("sizes")).get(rule))]
+    if any(told):
+        return sorted(each for each in told if each), True
+    sizes: dict[float, list[Sized]] = {}
+    for point in mappings(found.get("points")):
+        if text(point.get("rule")) == rule and (one := sized(point)):
+            sizes.setdefault(one[0], []).append(one)
+    return [
+        (
+            rows,
+            sum(one[1] for one in same) / len(same),
+            min(one[2] for one in same),
+            max(one[3] for one in same),
+        )
+        for rows, same in sorted(sizes.items())
+    ], False
+
+
+def sized(point: dict[str, Any]) -> Sized | None:
+    """A point with its interval; None where it has no place on the chart."""
+    rows, value, low, high = (number(point.get(key)) for key in ("rows", "value", "low", "high"))
+    if rows is None or rows <= 0 or value is None:
+        return None
+    return rows, value, value if low is None else low, value if high is None else high
 
 
 def _curve(found: dict[str, Any], points: Sequence[dict[str, Any]]) -> Html:
@@ -53,16 +73,17 @@ def _curve(found: dict[str, Any], points: Sequence[dict[str, Any]]) -> Html:
     shares = all(0 <= (number(point.get("value")) or 0) <= 1 for point in points)
     shares = shares and "loss" not in text(found.get("metric"))
     write = percent if shares else decimal
+    of_mean = False
     for colour, rule in enumerate(dict.fromkeys(text(point.get("rule")) for point in points)):
-        at = by_size(points, rule)
+        at, of_mean = by_size(found, rule)
         name = f"equal {rule}" if rule in ("epochs", "steps") else rule
         means = [(size, mean) for size, mean, _, _ in at]
         low, high = [low for _, _, low, _ in at], [high for _, _, _, high in at]
         lines.append(Line(name, means, colour, low, high, dots=True, joined=False))
-        fitted = fit(mapping(mapping(found.get("fit")).get(rule)), means)
-        lines.append(Line("", fitted, colour))
+        lines.append(law(found, rule, means, colour))
         rows += [[name, count(size), write(mean), f"{write(a)} to {write(b)}"] for size, mean, a, b in at]
-    words = "Each mark is the mean over seeds, its bar reaches over their intervals; the line is the fitted power law."
+    bars = "its 95% interval" if of_mean else "over the intervals of all seeds"
+    words = f"Each mark is the mean over seeds, its bar {bars}; the line is the fitted law."
     metric = text(found.get("metric"), "quality").replace("_", " ")
     chart = Chart(lines, "demonstrations", metric, log_x=True, log_y=False, percent=shares)
     return line_figure(
@@ -70,10 +91,25 @@ def _curve(found: dict[str, Any], points: Sequence[dict[str, Any]]) -> Html:
     )
 
 
+def law(found: dict[str, Any], rule: str, means: Sequence[tuple[float, float]], colour: int) -> Line:
+    """The fitted law over the sizes that were tried: as it was written down with its band, else from its numbers."""
+    told = mapping(found.get("lines")).get(rule)
+    placed = [numbers(each) for each in told] if isinstance(told, list) else []
+    band = [[end for end in each if end is not None] for each in placed]
+    band = sorted(each for each in band if len(each) == 4 and each[0] > 0)
+    if band:
+        way = [(each[0], each[1]) for each in band]
+        return Line("", way, colour, [each[2] for each in band], [each[3] for each in band])
+    return Line("", fit(mapping(mapping(found.get("fit")).get(rule)), means), colour)
+
+
 def fit(law: dict[str, Any], means: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """plateau - scale * rows ** -exponent over the sizes that were tried; its other sign where that is nearer."""
     plateau, exponent, scale = (number(law.get(key)) for key in ("plateau", "exponent", "scale"))
-    if plateau is None or exponent is None or scale is None or len(means) < 2 or abs(exponent) > 50:
+    # A law with a gap is of another form, and comes with its line.
+    if plateau is None or exponent is None or scale is None or "gap" in law or len(means) < 2:
+        return []
+    if abs(exponent) > STEEPEST:
         return []
     first, last = means[0][0], means[-1][0]
     sizes = [first * (last / first) ** (k / (FIT_POINTS - 1)) for k in range(FIT_POINTS)]

@@ -46,27 +46,41 @@ def measures(run: Run, probe: str) -> list[tuple[float, float, float | None, flo
 
 
 def finding(runs: Sequence[Run]) -> str:
-    """The worst drift at the end against the budget."""
+    """The worst drift at the end against its budget."""
     told = []
     for run in runs:
         ends = [(measures(run, probe)[-1], probe) for probe in probes(run) if measures(run, probe)]
         if not ends:
             continue
         (_, moved, low, high), probe = max(ends, key=lambda each: each[0][1])
-        limit = budget(run)
-        within = (
-            ""
-            if limit is None
-            else f", {'over' if moved > limit else 'within'} the budget of {decimal(limit)}"
-        )
         sure = f" ({signed(low)} to {signed(high)})" if low is not None and high is not None else ""
         who = "" if len(runs) == 1 else f"{run.name}: "
-        told.append(f"{who}On {probe}, the loss moved by {signed(moved)}{sure} nats a token{within}.")
+        told.append(
+            f"{who}On {probe}, the loss moved by {signed(moved)}{sure} nats a token{against(run, probe)}."
+        )
     return "\n".join(told)
 
 
+def against(run: Run, probe: str) -> str:
+    """The last measure of a probe against its budget: over it is what the guard calls so, beyond chance."""
+    lines = [line for line in run.forgetting if text(line.get("probe"), "probe") == probe]
+    limit, moved = (number(lines[-1].get(key)) for key in ("budget", "drift")) if lines else (None, None)
+    if limit is None or moved is None:
+        return ""
+    if lines[-1].get("breached") is True:
+        return f", over the budget of {decimal(limit)}"
+    chance = ", if only by what may be chance" if moved > limit else ""
+    return f", {'above' if moved > limit else 'within'} the budget of {decimal(limit)}{chance}"
+
+
+def is_over(run: Run) -> bool:
+    """Whether the guard says of any probe, the last time it looked, that its budget is exceeded."""
+    last = {text(line.get("probe"), "probe"): line for line in run.forgetting}
+    return any(line.get("breached") is True for line in last.values())
+
+
 def budget(run: Run) -> float | None:
-    """The drift that the recipe allows."""
+    """The drift that the recipe allows, of the first probe that has a budget."""
     return next((found for line in run.forgetting if (found := number(line.get("budget"))) is not None), None)
 
 
@@ -136,13 +150,16 @@ def trade(runs: Sequence[Run]) -> Html:
 
 
 def acts(runs: Sequence[Run]) -> Html:
-    """What the guard did about it."""
-    told = [
-        f"{run.name + ': ' if len(runs) > 1 else ''}update {text(line.get('step'), '?')}, "
-        f"{text(line.get('probe'))}: {ACTS.get(text(line.get('act')), text(line.get('act')))}. "
-        f"{text(line.get('detail'))}"
-        for run in runs
-        for line in run.forgetting
-        if text(line.get("act"))
-    ]
+    """What the guard did about it: the same act for the same reason is told once."""
+    told = []
+    for run in runs:
+        steps: dict[tuple[str, str, str], list[str]] = {}
+        for line in run.forgetting:
+            if text(line.get("act")):
+                why = (text(line.get("probe")), text(line.get("act")), text(line.get("detail")))
+                steps.setdefault(why, []).append(text(line.get("step"), "?"))
+        for (probe, act, detail), at in steps.items():
+            who = f"{run.name}: " if len(runs) > 1 else ""
+            when = f"update {at[0]}" if len(at) == 1 else f"{len(at)} times from update {at[0]} to {at[-1]}"
+            told.append(f"{who}{when}, {probe}: {ACTS.get(act, act)}. {detail}")
     return join([tag("h3", "What the guard did"), bullets(told[:60])]) if told else Html()

@@ -164,7 +164,7 @@ def strip_of(run: Run) -> Html:
 def _row(row: dict[str, Any]) -> Html:
     first, last = row["frames"][0], row["frames"][-1]
     states = [_state(row, first, "first")] + ([_state(row, last, "last")] if last is not first else [])
-    return tag("div", tag("p", "“", row["prompt"], "”", class_="prompt"), *states, class_="take")
+    return tag("div", tag("p", row["prompt"], class_="context"), *states, class_="take")
 
 
 def _state(row: dict[str, Any], frame: dict[str, Any], which: str) -> Html:

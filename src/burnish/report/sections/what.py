@@ -13,6 +13,9 @@ from burnish.report.story import Section, note, run_heading, section
 from burnish.report.values import mapping, mappings, number, text
 from burnish.report.words import UNKNOWN, count, decimal, large, percent
 
+LONGEST = 300
+"""Letters of one value."""
+
 NOT_COMPARED = ("run_name", "output_dir")
 METHOD_WORDS = {
     "full": "every weight may move",
@@ -154,8 +157,11 @@ def _value(value: Any) -> str:
     """A recipe's value on one line; sources by their paths."""
     if isinstance(value, list) and value and all(isinstance(each, dict) and "path" in each for each in value):
         return ", ".join(text(each.get("name")) or text(each.get("path")) for each in mappings(value))
-    if isinstance(value, (list, dict)):
-        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()[:300]
+    if isinstance(value, dict):
+        told = [f"{key}: {_value(each)}" for key, each in value.items() if each is not None]
+        return ", ".join(told)[:LONGEST]
+    if isinstance(value, list):
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()[:LONGEST]
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return text(value, str(value))
