@@ -9,6 +9,7 @@ import pytest
 from burnish.report.axis import Axis, mark, wants_log
 from burnish.report.markup import Html, safe, table, tag
 from burnish.report.scores import bounds, difference, score_of, verdict
+from burnish.report.sections.curves import MAX_POINTS, smooth
 from burnish.report.words import count, decimal, duration, large, listed, memory, percent, points, signed
 from tests.report.runs import metric, share
 
@@ -93,6 +94,14 @@ def test_an_interval_of_equal_arms_is_that_of_independent_means() -> None:
     assert one is not None and other is not None
     low, high = bounds(one, other)
     assert (low, high) == (pytest.approx(0.1 - 0.03 * 2**0.5), pytest.approx(0.1 + 0.03 * 2**0.5))
+
+
+def test_a_smoothed_line_leaves_out_spikes_and_keeps_its_ends() -> None:
+    points = [(float(step), 100.0 if step % 997 == 0 else 1 / step) for step in range(1, 20_001)]
+    line = smooth(points)
+    assert len(line) <= MAX_POINTS + 1
+    assert (line[0][0], line[-1][0]) == (1.0, 20_000.0)
+    assert max(y for _, y in line) < 1
 
 
 def test_what_is_not_markup_is_escaped_once() -> None:

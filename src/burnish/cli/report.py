@@ -10,7 +10,7 @@ import typer
 
 from burnish.cli.output import Output
 from burnish.errors import DataError, UsageError
-from burnish.report.collect import collect
+from burnish.report.collect import Run, collect
 from burnish.report.page import Extras, html, write
 from burnish.report.values import mapping
 
@@ -45,18 +45,8 @@ def command(
             rule=f"at most {MAX_RUNS} runs stand side by side: more cannot be told apart",
             remedy="name fewer; `burnish runs` lists all of a folder",
         )
-    found = [collect(run) for run in dict.fromkeys(runs)]
-    names = [run.name for run in found]
-    for run in found:  # two folders may hold runs of one name
-        run.name = run.name if names.count(run.name) == 1 else str(run.path)
-    place = out or runs[0] / "report.html"
-    if not place.parent.is_dir() or place.is_dir():
-        why = "it is a folder" if place.is_dir() else f"there is no folder {place.parent}"
-        raise UsageError(
-            f"{place} cannot be written: {why}",
-            rule="a report is one file in a folder that is there",
-            remedy=f"name one: burnish report {runs[0]} --out report.html",
-        )
+    found = _collected(runs)
+    place = _place(out or runs[0] / "report.html", runs)
     extras = Extras(
         curve=_given(curve, "curve.json", runs),
         few_shot=_given(fewshot, "fewshot.json", runs),
@@ -71,6 +61,27 @@ def command(
     output.emit({"report": str(place), "bytes": size, "runs": [str(run) for run in runs], "notes": notes})
     output.say(
         f"wrote {place} ({size / 1024:,.0f} KiB): open it in a browser, or send it; it needs no network"
+    )
+
+
+def _collected(runs: list[Path]) -> list[Run]:
+    """The runs, each once; two of one name, from two folders, are told apart by their paths."""
+    found = [collect(run) for run in dict.fromkeys(runs)]
+    names = [run.name for run in found]
+    for run in found:
+        run.name = run.name if names.count(run.name) == 1 else str(run.path)
+    return found
+
+
+def _place(place: Path, runs: list[Path]) -> Path:
+    """Where the report goes; an error where nothing can be written."""
+    if place.parent.is_dir() and not place.is_dir():
+        return place
+    why = "it is a folder" if place.is_dir() else f"there is no folder {place.parent}"
+    raise UsageError(
+        f"{place} cannot be written: {why}",
+        rule="a report is one file in a folder that is there",
+        remedy=f"name one: burnish report {runs[0]} --out report.html",
     )
 
 

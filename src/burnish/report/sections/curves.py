@@ -76,12 +76,11 @@ def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The running median over a thirtieth of the run: a spike moves it little, a trend is not delayed."""
+    """The running median over a thirtieth of the run, at a few hundred points: spikes hardly move it."""
     half = max(1, len(points) // 60)
-    return [
-        (x, median(y for _, y in points[max(0, at - half) : at + half + 1]))
-        for at, (x, _) in enumerate(points)
-    ]
+    places = {point: at for at, point in enumerate(points)}
+    kept = ((point, places[point]) for point in thin(points))
+    return [(x, median(y for _, y in points[max(0, at - half) : at + half + 1])) for (x, _), at in kept]
 
 
 def losses(runs: Sequence[Run]) -> Html:
