@@ -42,7 +42,9 @@ def line_figure(
         svg(title, words, draw(shown, wide, 250 if half else 300), wide, 250 if half else 300, "wide"),
         svg(title, words, draw(shown, NARROW, 240), NARROW, 240, "narrow"),
     ]
-    return figure(title, words, drawn, legend(shown.lines), head, rows, half=half)
+    return figure(
+        title, words, drawn, legend(shown.lines, least=1 if shown.named else 2), head, rows, half=half
+    )
 
 
 def dot_figure(
@@ -108,10 +110,10 @@ def thinned(rows: Sequence[Sequence[object]]) -> tuple[Sequence[Sequence[object]
     return kept, f" (one row in {every} of {len(rows):,})"
 
 
-def legend(lines: Sequence[Line]) -> Html:
-    """Names with their marks; of a single line none."""
+def legend(lines: Sequence[Line], *, least: int = 2) -> Html:
+    """Names with their marks; of fewer lines than `least` none."""
     named = [line for line in lines if line.name]
-    if len(named) < 2:
+    if len(named) < least:
         return Html()
     return keys(
         [

@@ -38,7 +38,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What a line chart shows; `rules` are horizontal limits with their names, `ticks` writes the values of y."""
+    """What a line chart shows; `rules` are horizontal limits with their names, `named` has a legend for a single line too."""
 
     lines: Sequence[Line]
     x_name: str
@@ -47,6 +47,7 @@ class Chart:
     log_x: bool = False
     log_y: bool | None = None
     percent: bool = False
+    named: bool = False
     marks: Sequence[tuple[float, str]] = field(default=())
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from burnish.report.collect import Run
 from burnish.report.figure import line_figure
 from burnish.report.lines import Chart, Line
 from burnish.report.markup import Html, bullets, join, tag
-from burnish.report.story import Section, colour_of, of_run, section
+from burnish.report.story import Section, colour_of, section
 from burnish.report.values import number, text
 from burnish.report.words import decimal, signed
 
@@ -24,7 +24,7 @@ def forgetting(runs: Sequence[Run]) -> Section | None:
     """The section."""
     if not any(run.forgetting for run in runs):
         return None
-    parts = [drift(runs), trade(runs), acts(runs)]
+    parts = [by_probe(drift, runs), by_probe(trade, runs), acts(runs)]
     return section("forgetting", "What it cost the model", finding(runs), parts)
 
 
@@ -84,69 +84,92 @@ def budget(run: Run) -> float | None:
     return next((found for line in run.forgetting if (found := number(line.get("budget"))) is not None), None)
 
 
-def drift(runs: Sequence[Run]) -> Html:
+Drawn = Callable[[Sequence[Run], Sequence[str]], Html]
+
+
+def by_probe(draw: Drawn, runs: Sequence[Run]) -> Html:
+    """Of one run a chart of all probes; of several a chart for each probe, on which the runs are compared."""
+    names = list(dict.fromkeys(probe for run in runs for probe in probes(run)))
+    if len(runs) == 1:
+        return draw(runs, names)
+    return tag("div", *(draw(runs, [name]) for name in names), class_="pair")
+
+
+def _titled(words: str, runs: Sequence[Run], names: Sequence[str]) -> str:
+    return words if len(runs) == 1 else f"{words}: {names[0]}"
+
+
+def drift(runs: Sequence[Run], names: Sequence[str]) -> Html:
     """Drift over the run with its interval, one line for each probe."""
     lines: list[Line] = []
     rows: list[list[str]] = []
     for run in runs:
-        for place, probe in enumerate(probes(run)):
+        for probe in (each for each in probes(run) if each in names):
             found = measures(run, probe)
             low = [each for _, _, each, _ in found if each is not None]
             high = [each for _, _, _, each in found if each is not None]
             sure = len(low) == len(high) == len(found)
-            lines.append(
-                Line(
-                    of_run(runs, run, probe),
-                    [(step, moved) for step, moved, _, _ in found],
-                    len(lines) if len(runs) == 1 else colour_of(runs, run),
-                    low if sure else (),
-                    high if sure else (),
-                    dots=True,
-                    dashed=len(runs) > 1 and place > 0,
-                )
-            )
+            way = [(step, moved) for step, moved, _, _ in found]
+            colour = len(lines) if len(runs) == 1 else colour_of(runs, run)
+            name = probe if len(runs) == 1 else run.name
+            lines.append(Line(name, way, colour, low if sure else (), high if sure else (), dots=True))
             rows += [
-                [of_run(runs, run, probe), f"{step:,.0f}", signed(moved), f"{signed(a)} to {signed(b)}"]
+                [name, f"{step:,.0f}", signed(moved), f"{signed(a)} to {signed(b)}"]
                 for step, moved, a, b in found
             ]
-    limits = sorted({limit for run in runs if (limit := budget(run)) is not None})
+    limits = sorted(
+        {
+            limit
+            for run in runs
+            for line in run.forgetting
+            if text(line.get("probe"), "probe") in names and (limit := number(line.get("budget"))) is not None
+        }
+    )
     rules = [(limit, f"budget {decimal(limit)}") for limit in limits]
     words = "Loss on texts that have nothing to do with the lessons, minus what the base had: above zero is forgotten."
-    chart = Chart(lines, "update", "drift, nats per token", rules, log_y=False)
-    return line_figure(
-        "Drift from the base", words, chart, rows, ("probe", "update", "drift", "95% interval")
-    )
+    chart = Chart(lines, "update", "drift, nats per token", rules, log_y=False, named=len(runs) > 1)
+    head = ("probe" if len(runs) == 1 else "run", "update", "drift", "95% interval")
+    title = _titled("Drift from the base", runs, names)
+    return line_figure(title, words, chart, rows, head, half=len(runs) > 1)
 
 
-def trade(runs: Sequence[Run]) -> Html:
+def trade(runs: Sequence[Run], names: Sequence[str]) -> Html:
     """The way of each run through gain and loss: right is forgotten, up is gained."""
     lines: list[Line] = []
     rows: list[list[str]] = []
     for run in runs:
-        for place, probe in enumerate(probes(run)):
-            found = sorted(
-                (step, moved, task)
-                for line in run.forgetting
-                if text(line.get("probe"), "probe") == probe
-                and (step := number(line.get("step"))) is not None
-                and (moved := number(line.get("drift"))) is not None
-                and (task := number(line.get("task_loss"))) is not None
-            )
+        for probe in (each for each in probes(run) if each in names):
+            found = _traded(run, probe)
             if len(found) < 2:
                 continue
             colour = len(lines) if len(runs) == 1 else colour_of(runs, run)
-            way = [(moved, found[0][2] - task) for _, moved, task in found]
-            lines.append(
-                Line(of_run(runs, run, probe), way, colour, dots=True, dashed=len(runs) > 1 and place > 0)
-            )
-            rows += [
-                [of_run(runs, run, probe), f"{step:,.0f}", signed(moved), signed(found[0][2] - task)]
-                for step, moved, task in found
-            ]
+            name = probe if len(runs) == 1 else run.name
+            lines.append(Line(name, [(lost, gained) for _, lost, gained in found], colour, dots=True))
+            rows += [[name, f"{step:,.0f}", signed(lost), signed(gained)] for step, lost, gained in found]
     words = "Each dot is a measure in the order of the run: up is more learnt, right is more forgotten."
-    chart = Chart(lines, "general ability lost (drift)", "gained on the task, nats per token", log_y=False)
-    head = ("probe", "update", "lost", "gained")
-    return line_figure("Gain against loss", words, chart, rows, head)
+    chart = Chart(
+        lines,
+        "general ability lost (drift)",
+        "gained on the task, nats per token",
+        log_y=False,
+        named=len(runs) > 1,
+    )
+    head = ("probe" if len(runs) == 1 else "run", "update", "lost", "gained")
+    title = _titled("Gain against loss", runs, names)
+    return line_figure(title, words, chart, rows, head, half=len(runs) > 1)
+
+
+def _traded(run: Run, probe: str) -> list[tuple[float, float, float]]:
+    """(step, lost, gained since the first measure) of one probe."""
+    found = sorted(
+        (step, moved, task)
+        for line in run.forgetting
+        if text(line.get("probe"), "probe") == probe
+        and (step := number(line.get("step"))) is not None
+        and (moved := number(line.get("drift"))) is not None
+        and (task := number(line.get("task_loss"))) is not None
+    )
+    return [(step, moved, found[0][2] - task) for step, moved, task in found]
 
 
 def acts(runs: Sequence[Run]) -> Html:
