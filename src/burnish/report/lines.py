@@ -38,7 +38,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What a line chart shows; `rules` are horizontal limits with their names, `named` has a legend for a single line too."""
+    """What a line chart shows; `rules` are limits with their names, `named` has a legend for a single line too."""
 
     lines: Sequence[Line]
     x_name: str
