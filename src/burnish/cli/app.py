@@ -51,6 +51,7 @@ VERBS = {
     "arena": Verb(
         "Judge", "Blind pairs for people or judges: vote, count, export; how many prompts are needed."
     ),
+    "report": Verb("Judge", "Runs as one self-contained page: what was done, how well, at what cost."),
     "chat": Verb("Use", "Ask a run, a model directory or a hub model."),
     "export": Verb(
         "Use",
