@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from burnish.evaluation.match import answers_and_stops, exact_match, share, wilson_interval
+from burnish.evaluation.intervals import wilson_interval
+from burnish.evaluation.match import answers_and_stops, exact_match, share
 from burnish.models.assistant import Answer
 
 
