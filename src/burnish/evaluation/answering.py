@@ -16,7 +16,15 @@ from burnish.chat.reasoning import is_reasoning_tag
 from burnish.evaluation.calls import are_valid, arguments_match, names_match, parse_calls
 from burnish.evaluation.figures import Marks
 from burnish.evaluation.ifeval import verdict
-from burnish.evaluation.match import chosen, contains, exact_match, numeric_match, read_json, regex_match, same_json
+from burnish.evaluation.match import (
+    chosen,
+    contains,
+    exact_match,
+    numeric_match,
+    read_json,
+    regex_match,
+    same_json,
+)
 from burnish.evaluation.questions import Question
 from burnish.models.assistant import Answer, Assistant
 from burnish.models.generate import generate, num_positions
@@ -43,7 +51,9 @@ def ask(
 ) -> list[Answer]:
     """One greedy answer to each question, in order; a prompt that fills the model's positions gets an empty one."""
     tokenizer = assistant.tokenizer
-    prompts = [tokenizer.prompt_ids(question.prompt, [dict(t) for t in question.tools]) for question in questions]
+    prompts = [
+        tokenizer.prompt_ids(question.prompt, [dict(t) for t in question.tools]) for question in questions
+    ]
     room = num_positions(assistant.model.config)
     fits = [k for k, ids in enumerate(prompts) if room is None or len(ids) < room]
     fits.sort(key=lambda k: len(prompts[k]))

@@ -1,9 +1,9 @@
 """Tool calls in an answer: read in the ways models write them, held against the tools offered and the calls expected.
 
-    Hermes, Qwen    <tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>
-    Mistral         [TOOL_CALLS] [{"name": "add", "arguments": {"a": 1}}]
-    Llama 3, bare   {"name": "add", "parameters": {"a": 1}}     or a list of such
-    Python          add(a=1)     [add(a=1), mul(b=2)]
+Hermes, Qwen    <tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>
+Mistral         [TOOL_CALLS] [{"name": "add", "arguments": {"a": 1}}]
+Llama 3, bare   {"name": "add", "parameters": {"a": 1}}     or a list of such
+Python          add(a=1)     [add(a=1), mul(b=2)]
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An expected call; with `accepted`, each argument has a list of values that will do, "" where it may be absent."""
+    """An expected call; if `accepted`, each argument lists the values that will do, "" where it may be absent."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -95,7 +95,9 @@ def _of_python(text: str) -> list[Call]:
 def _of_node(node: ast.expr) -> Call:
     if not isinstance(node, ast.Call) or node.args or any(word.arg is None for word in node.keywords):
         raise ValueError("not a call with named arguments")
-    return Call(ast.unparse(node.func), {str(word.arg): ast.literal_eval(word.value) for word in node.keywords})
+    return Call(
+        ast.unparse(node.func), {str(word.arg): ast.literal_eval(word.value) for word in node.keywords}
+    )
 
 
 def read_wanted(value: object, place: str) -> tuple[Wanted, ...]:
@@ -143,7 +145,9 @@ def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
     """Type, enum, required and known properties, items: what tools' schemas say in practice."""
     kinds = schema.get("type", [])
     known = [TYPES[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds) if kind in TYPES]
-    if known and not any(isinstance(value, kind) and (bool in kind or not isinstance(value, bool)) for kind in known):
+    if known and not any(
+        isinstance(value, kind) and (bool in kind or not isinstance(value, bool)) for kind in known
+    ):
         return False
     if "enum" in schema and value not in schema["enum"]:
         return False
@@ -202,4 +206,3 @@ def _folded(value: Any) -> Any:
             return {key: _folded(item) for key, item in value.items()}
         case _:
             return value
-

@@ -1,7 +1,7 @@
 """Which language a text is in: langdetect's answer where it is installed, as IFEval's reference has it; else a guess.
 
-    pip install 'burnish[eval]'      brings langdetect
-    without it                       scripts of one language, and else the commonest short words; said beside the score
+pip install 'burnish[eval]'      brings langdetect
+without it                       scripts of one language, and else the commonest short words; said beside the score
 """
 
 from __future__ import annotations
@@ -31,8 +31,16 @@ SCRIPTS = {
 
 SHARED = {
     "DEVANAGARI": {"hi": "है में के की का से और को", "mr": "आहे आणि च्या मध्ये हे ते", "ne": "छ को मा र हो पनि छन्"},
-    "CYRILLIC": {"ru": "и в не на что с это как", "uk": "і в не на що з це як та є", "bg": "и в не на че се за да са"},
-    "ARABIC": {"ar": "في من على أن إلى هذا التي", "fa": "در از که این است به را", "ur": "ہے میں کے کی اور سے کو"},
+    "CYRILLIC": {
+        "ru": "и в не на что с это как",
+        "uk": "і в не на що з це як та є",
+        "bg": "и в не на че се за да са",
+    },
+    "ARABIC": {
+        "ar": "في من على أن إلى هذا التي",
+        "fa": "در از که این است به را",
+        "ur": "ہے میں کے کی اور سے کو",
+    },
     "LATIN": {
         "en": "the of and to in is that it for you with was this are",
         "es": "el la de que y en los se por una con las para es",

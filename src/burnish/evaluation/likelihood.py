@@ -84,7 +84,10 @@ def row_marks(views: Sequence[Example], seen: Sequence[Seen], encoder: Encoder, 
         spoken = np.array([view.input_ids[k] not in stops for k in at], dtype=bool)
         _add(sums, "loss", float((weights * nll).sum()), float(weights.sum()))
         _add(sums, "token_accuracy", float(first.sum()), len(at))
-        size = sum(_bytes(view, run, encoder) for run in _runs([k for k, is_said in zip(at, spoken, strict=True) if is_said]))
+        size = sum(
+            _bytes(view, run, encoder)
+            for run in _runs([k for k, is_said in zip(at, spoken, strict=True) if is_said])
+        )
         _add(sums, "bits_per_byte", float(nll[spoken].sum()) / math.log(2), size)
         for name, mine in _answers(view, at, order) if positions else ():
             _add(sums, f"loss@{name}", float((weights * nll)[mine].sum()), float(weights[mine].sum()))

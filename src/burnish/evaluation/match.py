@@ -1,8 +1,8 @@
 """What an answer is worth beside what was expected: each function decides one thing of one text.
 
-    exact_match(answer, "Paris.")           said just this, and stopped
-    numeric_match("... 7 x 6 = 42.", "42")  the last number, or the one after "####", is equal
-    chosen("The answer is (B).", ["red", "blue"])      1
+exact_match(answer, "Paris.")           said just this, and stopped
+numeric_match("... 7 x 6 = 42.", "42")  the last number, or the one after "####", is equal
+chosen("The answer is (B).", ["red", "blue"])      1
 """
 
 from __future__ import annotations
@@ -84,7 +84,11 @@ def chosen(text: str, choices: Sequence[str]) -> int | None:
     named = re.findall(rf"(?i:answer|option|choice)\W+(?i:is\W+)?\(?([{letters}])(?!\w)", said)
     if named or (alone and not re.match(r"[AI]\s+[a-z]", said)):
         return letters.index(named[-1] if named else alone[1] if alone else "")
-    exact = [k for k, choice in enumerate(choices) if said.rstrip(".").lower() == choice.strip().rstrip(".").lower()]
+    exact = [
+        k
+        for k, choice in enumerate(choices)
+        if said.rstrip(".").lower() == choice.strip().rstrip(".").lower()
+    ]
     there = exact or [k for k, choice in enumerate(choices) if contains(said, choice)]
     # "New York City" names "New York" too: the longest choice that holds the others counts
     longest = max(there, key=lambda k: len(choices[k]), default=None)

@@ -197,6 +197,6 @@ def _prompt(record: Mapping[str, Any], place: str) -> Prompt:
 def _bad(place: str, seen: str) -> DataError:
     return DataError(
         f"{place}: {seen}",
-        rule="a question has `prompt` or `messages`, and `expected` in the form that its `metric` takes (docs/eval.md)",
+        rule="a question has `prompt` or `messages`, and `expected` in the form its `metric` takes (docs/eval.md)",
         remedy="correct the row, or leave it out",
     )

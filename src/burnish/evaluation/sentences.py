@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import re
 
-ABBREVIATIONS = frozenset(
-    """a.d a.m adm al approx apr assn assoc aug ave b.c blvd bros c.e ca capt cf cmdr co col corp d.c dec dept dr e.g
-    ed eds eg est etc feb fig figs fri ft gen gov hon hr i.e ie inc jan jr lb lt ltd m.d maj messrs min mon mr mrs ms
-    mt n.y no nos nov oct op oz p p.m p.p.s p.s pp ph.d prof pvt rd rep rev sat sec sen sep sept sgt sr st sun thu tue
-    tues u.k u.n u.s u.s.a v vol vols vs wed yr yrs""".split()
-)
+_ABBREVIATIONS = """
+a.d a.m adm al approx apr assn assoc aug ave b.c blvd bros c.e ca capt cf cmdr co col corp d.c dec dept dr e.g
+ed eds eg est etc feb fig figs fri ft gen gov hon hr i.e ie inc jan jr lb lt ltd m.d maj messrs min mon mr mrs
+ms mt n.y no nos nov oct op oz p p.m p.p.s p.s pp ph.d prof pvt rd rep rev sat sec sen sep sept sgt sr st sun
+thu tue tues u.k u.n u.s u.s.a v vol vols vs wed yr yrs
+"""
+ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
 """What ends in a full stop and goes on, in lower case and without the stop."""
 
-STARTERS = frozenset(
-    """a after although an and another as at because before but by despite during each even every finally first for
-    from he here his how however i if in instead is it its let meanwhile moreover my next now of on once one or our
-    overall over she since so some such that the their then there these they this those though through thus to today
-    we what when where while who why with you your""".split()
-)
+_STARTERS = """
+a after although an and another as at because before but by despite during each even every finally first for
+from he here his how however i if in instead is it its let meanwhile moreover my next now of on once one or
+our overall over she since so some such that the their then there these they this those though through thus to
+today we what when where while who why with you your
+"""
+STARTERS = frozenset(_STARTERS.split())
 """Words whose capital says that a sentence begins."""
 
 _END = re.compile(r"[.?!]")

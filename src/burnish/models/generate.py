@@ -65,7 +65,9 @@ def generate(
     answers: dict[int, Generation] = {}
     with evaluating(model), torch.random.fork_rng():
         torch.manual_seed(seed)
-        for batch in _batches(order, prompts, batch_size, (num_positions(model.config) or sys.maxsize) - max_new_tokens):
+        for batch in _batches(
+            order, prompts, batch_size, (num_positions(model.config) or sys.maxsize) - max_new_tokens
+        ):
             produced = _generate_batch(
                 model,
                 [prompts[i] for i in batch],
