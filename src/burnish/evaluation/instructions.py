@@ -1,10 +1,10 @@
-"""IFEval's 25 verifiable instructions: does a response do what its arguments say, as the published checkers decide?
+"""IFEval's 25 verifiable instructions: does a response do what they say, as the published checkers decide?
 
     {"id": "length_constraints:number_words", "num_words": 300, "relation": "at least"}
     {"id": "detectable_format:title"}                          <<a title>>, wrapped in angular brackets
 
-The reference's decisions are kept where a reader may wonder: keywords are regular expressions, `**bold**` counts as two
-highlights, a postscript may stand anywhere. What it draws at random (an argument that is missing) is an error here.
+The reference's decisions are kept where a reader may wonder: keywords are regular expressions, `**bold**` is one
+highlight, a postscript may stand anywhere. What it draws at random (an argument that is missing) is an error here.
 """
 
 from __future__ import annotations
