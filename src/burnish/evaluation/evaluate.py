@@ -112,7 +112,7 @@ def questions_of(rows: Sequence[Row], names: Sequence[str]) -> list[Question | N
     """Each row's last answer, asked for; None for plain text, and where the last answer is a tool call."""
     found: list[Question | None] = []
     for row in rows:
-        pair = None if isinstance(row.content, Document) else exchange(row.content)
+        pair = exchange(row.content) if _has_answer(row) else None
         tools = tuple(row.content.tools or ()) if isinstance(row.content, Conversation) else ()
         if pair is None or not pair[1].strip() or not pair[0]:
             found.append(None)
@@ -122,6 +122,13 @@ def questions_of(rows: Sequence[Row], names: Sequence[str]) -> list[Question | N
         place = str(row.origin)
         found.append(Question(place, names[row.source], prompt, ("exact",), (expected,), tools=tools))
     return found
+
+
+def _has_answer(row: Row) -> bool:
+    content = row.content
+    if isinstance(content, Conversation):
+        return any(message["role"] == "assistant" for message in content.messages)
+    return isinstance(content, Completion)
 
 
 def ask_questions(assistant: Assistant, questions: Sequence[Question], settings: Settings) -> Outcome:

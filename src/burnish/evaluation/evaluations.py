@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import orjson
 
 from burnish.errors import DataError
 from burnish.evaluation.contamination import Contamination
-from burnish.evaluation.figures import Figure
+from burnish.evaluation.figures import Difference, Figure
 from burnish.training.directory import RunDirectory, open_run
 
 FILE = "evals.json"
@@ -38,6 +38,7 @@ class Evaluation:
     contamination: Contamination | None = None
     samples: Sequence[Mapping[str, Any]] = ()
     notes: Sequence[str] = ()
+    against_base: Mapping[str, Difference] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """As the file holds it."""
@@ -56,6 +57,7 @@ class Evaluation:
             "contamination": self.contamination and self.contamination.as_dict(),
             "samples": list(self.samples)[:SAMPLES],
             "notes": list(self.notes),
+            "against_base": {name: asdict(found) for name, found in self.against_base.items()},
         }
 
 

@@ -121,6 +121,8 @@ def examine(
     for one in sets:
         found = None if trained_on is None else contamination(one.texts(), trained_on)
         outcomes = [_outcome(one, subject, settings) for subject in subjects]
+        marks = [outcome.marks for outcome in outcomes]
+        apart = differences(*marks) if len(marks) == 2 else {}
         evaluations = [
             Evaluation(
                 model=subject.name,
@@ -134,11 +136,11 @@ def examine(
                 contamination=found,
                 samples=first_samples(outcome),
                 notes=[*one.notes, *_left_out(outcome)],
+                against_base=apart if number == 0 else {},
             )
-            for subject, outcome in zip(subjects, outcomes, strict=True)
+            for number, (subject, outcome) in enumerate(zip(subjects, outcomes, strict=True))
         ]
-        pair = [outcome.marks for outcome in outcomes]
-        yield Measured(one, evaluations, differences(pair[0], pair[1]) if len(pair) == 2 else {})
+        yield Measured(one, evaluations, apart)
 
 
 def _left_out(outcome: Outcome) -> list[str]:

@@ -1,6 +1,6 @@
 """Words, sentences and words in capitals, counted as IFEval counts them, without NLTK and its downloads.
 
-    "Dr. Who left. Why?"            2 sentences: "Dr." is an abbreviation
+    "Dr. Lee left. Why?"            2 sentences: "Dr." is an abbreviation
     "1. Mix. 2. Bake."              4: a number with a full stop ends a sentence, as NLTK's Punkt has it
     "I'M HERE, DON'T GO"            6 tokens in capitals: I 'M HERE DO N'T GO
 
@@ -14,9 +14,9 @@ import re
 
 _ABBREVIATIONS = """
 a.d a.m adm al approx apr assn assoc aug ave b.c blvd bros c.e ca capt cf cmdr co col corp d.c dec dept dr e.g
-ed eds eg est etc feb fig figs fri ft gen gov hon hr i.e ie inc jan jr lb lt ltd m.d maj messrs min mon mr mrs
-ms mt n.y no nos nov oct op oz p p.m p.p.s p.s pp ph.d prof pvt rd rep rev sat sec sen sep sept sgt sr st sun
-thu tue tues u.k u.n u.s u.s.a v vol vols vs wed yr yrs
+ed eds eg est etc feb ft gen gov hon hr i.e ie inc jan jr lb lt ltd m.d maj messrs min mr mrs ms mt n.y nos
+nov oct oz p.m p.p.s p.s pp ph.d prof pvt rd rep rev sen sep sept sgt sr st thu tue tues u.k u.n u.s u.s.a vol
+vols vs yr yrs
 """
 ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
 """What ends in a full stop and goes on, in lower case and without the stop."""
