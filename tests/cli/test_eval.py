@@ -54,11 +54,13 @@ def test_a_set_that_was_trained_on_is_said_beside_its_score(
 ) -> None:
     rows = [
         {"prompt": f"What of the moon, number {k}?", "expected": "x", "metric": "contains"}
-        for k in (1, 3, 999)
+        for k in (1, 13, 25, 37, 999)
     ]
     path = write_jsonl(tmp_path / "q.jsonl", rows)
     ran = burnish("eval", str(trained), str(path), "--max-new-tokens", "4")
-    assert ran.code == 0 and "contamination: 1 of 3 rows" in ran.out and "within" not in ran.out
+    assert ran.code == 0 and "of 5 rows share 13 words" in ran.out
+    found = json.loads((trained / "evals.json").read_text())["evaluations"][-1]["contamination"]
+    assert 1 <= found["rows"] <= 4 and found["of"] == 5  # some of them may be held out
     compared = burnish("eval", "--compare", str(trained), str(trained))
     assert compared.code == 0 and "q.jsonl" in compared.out and "contains" in compared.out
 

@@ -128,7 +128,7 @@ def test_each_metric_marks_its_answers() -> None:
     assert marks("So 4", "exact", "contains", "numeric", expected=("4",)) == {
         "exact_match": 0.0, "contains": 1.0, "numeric_match": 1.0,
     }  # fmt: skip
-    assert marks("b", "choice", choices=("x", "y"), right=1) == {"choice_match": 1.0}
+    assert marks("B", "choice", choices=("x", "y"), right=1) == {"choice_match": 1.0}
     assert marks('{"a": 1}', "json", json={"a": 2}) == {"json_valid": 1.0, "json_match": 0.0}
 
 

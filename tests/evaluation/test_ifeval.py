@@ -151,7 +151,7 @@ def test_an_empty_response_follows_nothing_and_loose_readings_forgive_a_first_li
 
 def test_missing_arguments_unknown_ids_and_unpaired_lists_are_named() -> None:
     with pytest.raises(DataError, match="num_words"):
-        follows("length_constraints:number_words", "a", {"num_words": None})
+        follows("length_constraints:number_words", "a", {"num_words": None, "relation": "at least"})
     with pytest.raises(DataError, match="no_such"):
         follows("no_such:thing", "a", {})
     with pytest.raises(DataError, match="x:3"):
