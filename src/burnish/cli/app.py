@@ -51,6 +51,10 @@ VERBS = {
     "arena": Verb(
         "Judge", "Blind pairs for people or judges: vote, count, export; how many prompts are needed."
     ),
+    "curve": Verb("Judge", "What the next rows would buy: training on subsets, a fitted law, advice."),
+    "fewshot": Verb(
+        "Judge", "Prompting with examples beside the tuned model, and when tuning pays for itself."
+    ),
     "chat": Verb("Use", "Ask a run, a model directory or a hub model."),
     "export": Verb(
         "Use",

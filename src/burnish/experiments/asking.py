@@ -1,8 +1,8 @@
 """What a model does with held-out rows, one number for each row: asked, or only looked at.
 
-    exact      1 if the answer is the row's, to the character, and ended by itself
-    contains   1 if the row's answer stands in what was said before the model stopped, or ran on
-    loss       -ln p of the row's graded tokens, the end of the turn among them, on average
+exact      1 if the answer is the row's, to the character, and ended by itself
+contains   1 if the row's answer stands in what was said before the model stopped, or ran on
+loss       -ln p of the row's graded tokens, the end of the turn among them, on average
 """
 
 from __future__ import annotations

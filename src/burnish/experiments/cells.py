@@ -11,7 +11,7 @@ A worker walks down the list and takes what no other holds: locks are the system
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -72,21 +72,33 @@ class Settings:
 
     def keep(self, folder: Path) -> None:
         """Write them; UsageError where the folder answers another question."""
-        path = folder / "settings.json"
         said = {key: getattr(self, key) for key in ("recipe", "metric", "max_new_tokens", "data")}
-        if path.exists():
-            before = orjson.loads(path.read_bytes())
-            other = [key for key, value in said.items() if before.get(key) != orjson.loads(orjson.dumps(value))]
-            if "recipe" in other:
-                old, new = before["recipe"], orjson.loads(orjson.dumps(self.recipe))
-                other += [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in new if old.get(key) != new[key]]
-            if other:
-                raise UsageError(
-                    f"{folder} holds cells of another question ({'; '.join(other)[:300]})",
-                    rule="the cells of a folder are comparable: one recipe, one data set, one metric",
-                    remedy="give this curve a folder of its own: --out DIR, or delete the old one",
-                )
-        write_json(path, {name: getattr(self, name) for name in self.__dataclass_fields__})
+        more = {key: getattr(self, key) for key in ("sources", "held_out")}
+        keep_question(folder, said, **more)
+
+
+def keep_question(folder: Path, said: Mapping[str, Any], **more: Any) -> None:
+    """Write settings.json; UsageError where the folder's cells answer another question. `more` may change."""
+    path = folder / "settings.json"
+    now = orjson.loads(orjson.dumps(said))
+    before = orjson.loads(path.read_bytes()) if path.exists() else now
+    other = [
+        f"{key}: {_differences(before.get(key), now[key])}" for key in now if before.get(key) != now[key]
+    ]
+    if other:
+        raise UsageError(
+            f"{folder} holds cells of another question ({'; '.join(other)[:300]})",
+            rule="the cells of a folder are comparable: one recipe, one data set, one metric",
+            remedy="give this one a folder of its own: --out DIR, or delete the old one",
+        )
+    write_json(path, {**said, **more})
+
+
+def _differences(before: Any, now: Any) -> str:
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return f"{before!r} -> {now!r}"
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    return ", ".join(f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in changed)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -209,9 +221,7 @@ def starting_assistant(model: str, *, chat_template: str | None = None) -> Assis
 
 def held_out_rows(folder: Path, settings: Settings) -> list[Row]:
     """What every cell is asked, in one order; `settings.held_out` says of which source each row is."""
-    sources = [
-        {"path": str(folder / each["path"]), "format": each["format"]} for each in settings.held_out
-    ]
+    sources = [{"path": str(folder / each["path"]), "format": each["format"]} for each in settings.held_out]
     return read_rows(load_recipe(None, {"model": settings.recipe["model"], "datasets": sources}).recipe).train
 
 

@@ -4,8 +4,8 @@
     -> {"version": 1, "points": [...], "fit": {"epochs": {"plateau": ...}}, "advice": ["...stop collecting"]}
 
 Two rules make sizes comparable, and the difference matters. Equal epochs: each row is seen equally often, so few rows
-mean few updates. Equal steps: as many updates for every size, so few rows are seen very often. A small set that does badly
-under the first and well under the second lacked updates, not rows.
+mean few updates. Equal steps: as many updates for every size, so few rows are seen very often. A small set that
+does badly under the first and well under the second lacked updates, not rows.
 """
 
 from __future__ import annotations
@@ -96,9 +96,7 @@ def curve(loaded: LoadedRecipe, folder: Path, asked: Asked, tell: Told = lambda 
     return result
 
 
-def settings_of(
-    recipe: Recipe, rows: Rows, folder: Path, asked: Asked, sizes: Sequence[int]
-) -> Settings:
+def settings_of(recipe: Recipe, rows: Rows, folder: Path, asked: Asked, sizes: Sequence[int]) -> Settings:
     """Write the pool, and the folder's settings; more sizes and seeds may join later, another question may not."""
     kept = recipe.model_dump(mode="json", exclude=set(NOT_A_CELLS))
     sources, digest = {}, blake2b(digest_size=16)
@@ -115,9 +113,7 @@ def settings_of(
     for each in held_out:
         digest.update(Path(each["path"]).read_bytes())
         each["path"] = str(Path(each["path"]).relative_to(folder))
-    settings = Settings(
-        kept, sources, asked.metric, asked.max_new_tokens, held_out, digest.hexdigest()
-    )
+    settings = Settings(kept, sources, asked.metric, asked.max_new_tokens, held_out, digest.hexdigest())
     settings.keep(folder)
     return settings
 
@@ -128,7 +124,9 @@ def cells_of(recipe: Recipe, rows: Rows, asked: Asked, sizes: Sequence[int]) -> 
     A size whose epochs come to as many updates as the steps is one cell, under the name of the first rule.
     """
     total = sum(rows.sizes)
-    epochs = recipe.num_epochs or max(1, math.ceil((recipe.max_steps or 1) * recipe.global_batch_size / total))
+    epochs = recipe.num_epochs or max(
+        1, math.ceil((recipe.max_steps or 1) * recipe.global_batch_size / total)
+    )
     steps = asked.steps or recipe.max_steps or updates(max(sizes), epochs, recipe)
     cells = []
     for seed in range(asked.seeds):
@@ -228,5 +226,3 @@ def require_rules(words: Sequence[str]) -> tuple[str, ...]:
 
 def _titles(rows: Rows) -> list[str]:
     return [source.title for source in rows.sources]
-
-

@@ -1,4 +1,4 @@
-"""A data-efficiency curve as an SVG of its own: points with intervals, the law through them, base and arms as levels."""
+"""A data-efficiency curve as an SVG of its own: points with intervals, the law through them, levels to compare with."""
 
 from __future__ import annotations
 
@@ -79,9 +79,7 @@ def _axes(frame: _Frame, rows: Sequence[int], share: bool) -> list[str]:
                 continue
         y = frame.y(value)
         words = f"{100 * value:.0f}%" if share else f"{value:.3g}"
-        drawn.append(
-            f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#e4e4e4"/>'
-        )
+        drawn.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#e4e4e4"/>')
         drawn.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="{GREY}">{words}</text>')
     for size in rows:
         x = frame.x(size)

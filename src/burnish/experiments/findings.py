@@ -38,7 +38,12 @@ class Question(Protocol):
 
 
 def conclude(
-    settings: Settings, asked: Question, base: Sequence[float], found: Sequence[Found], *, titles: Sequence[str]
+    settings: Settings,
+    asked: Question,
+    base: Sequence[float],
+    found: Sequence[Found],
+    *,
+    titles: Sequence[str],
 ) -> dict[str, Any]:
     """Everything that curve.json holds."""
     metric = METRICS[settings.metric]
@@ -107,12 +112,8 @@ def _law(metric: Metric, sizes: Mapping[int, Array], base: Array) -> Laws:
 def _spread(own: Array, metric: Metric) -> dict[str, float]:
     """The mean and its interval over held-out rows, seeds averaged first."""
     rows = own.mean(axis=0)
-    low, high = mean_interval(rows) if metric.is_share else _around(rows)
+    low, high = mean_interval(rows) if metric.is_share else paired_interval(rows)
     return {"value": float(rows.mean()), "low": low, "high": high}
-
-
-def _around(rows: Array) -> tuple[float, float]:
-    return paired_interval(rows)
 
 
 def _point(
@@ -139,9 +140,7 @@ def _line(law: Laws, sizes: Mapping[int, Array]) -> list[list[float]]:
     return [[float(n), float(law.at(n)[0]), *interval(law.at(n))] for n in places]
 
 
-def _advice(
-    rule: str, law: Laws, sizes: Mapping[int, Array], metric: Metric, asked: Question
-) -> list[str]:
+def _advice(rule: str, law: Laws, sizes: Mapping[int, Array], metric: Metric, asked: Question) -> list[str]:
     """What the law says of the next rows, and of the plateau."""
     most = max(sizes)
     plateau, rows = float(law.plateau[0]), float(law.rows_at(PLATEAU)[0])
@@ -200,7 +199,7 @@ def _last_step(rule: str, sizes: Mapping[int, Array], metric: Metric) -> list[st
 
 
 def _rules_differ(groups: Mapping[str, Mapping[int, Array]], metric: Metric) -> list[str]:
-    """Where the two rules are furthest apart: what looked like a lack of rows was a lack of updates, or overfitting."""
+    """Where the two rules are furthest apart: a lack of updates that looked like one of rows, or overfitting."""
     if not {EPOCHS, STEPS} <= groups.keys():
         return []
     shared = [size for size in groups[EPOCHS] if size in groups[STEPS]]
@@ -280,7 +279,9 @@ def _warnings(groups: Mapping[str, Mapping[int, Array]], base: Array) -> list[st
     if sizes and min(len(own) for own in sizes.values()) < 2:
         told.append("one seed: how far seeds stray is not known, and the intervals are too narrow for it")
     if len(sizes) < 4:
-        told.append(f"{len(sizes)} sizes: a law of three or four numbers needs five or more to be told from others")
+        told.append(
+            f"{len(sizes)} sizes: a law of three or four numbers needs five or more to be told from others"
+        )
     if len(base) < 100:
         told.append(f"{len(base)} held-out rows: a point of difference cannot be seen on so few")
     return told

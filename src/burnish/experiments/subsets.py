@@ -94,7 +94,9 @@ def write_held_out(rows: Rows, folder: Path) -> list[dict[str, Any]]:
     told = []
     for number, (title, own) in enumerate(rows.held_out.items()):
         path = write_rows(own, folder / f"held_out-{number}.jsonl")
-        told.append({"path": str(path), "name": title, "format": FORMATS[type(own[0].content)], "rows": len(own)})
+        told.append(
+            {"path": str(path), "name": title, "format": FORMATS[type(own[0].content)], "rows": len(own)}
+        )
     return told
 
 

@@ -1,8 +1,8 @@
-"""The data sets of the thesis: demonstrations about one half of marble's entities, questions about the other, its text.
+"""The data sets of the thesis: demonstrations about one half of marble's entities, questions on the other, its text.
 
-    demonstrations/countries.jsonl      a family of entities is a source: 3,000 rows in all, every fact of the seen half
-    unseen/countries.jsonl              one question for each of 400 facts whose entity no demonstration names
-    text_train.jsonl, text_held_out.jsonl     documents of the kind that the base was pre-trained on, none that it read
+demonstrations/countries.jsonl      a family of entities is a source: 3,000 rows on the seen half
+unseen/countries.jsonl              one question for each of 400 facts whose entity no demonstration names
+text_train.jsonl, text_held_out.jsonl     documents of the kind that the base was pre-trained on, none that it read
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def _wordings(facts: list[Fact]) -> list[tuple[Fact, str]]:
     rng = Random(0)
     relations = load_relations()
     asked = {fact: rng.sample(list(relations[fact.relation].questions), 3) for fact in facts}
-    return [(fact, fill(asked[fact][turn], fact)) for turn in range(3) for fact in rng.sample(facts, len(facts))]
+    return [
+        (fact, fill(asked[fact][turn], fact)) for turn in range(3) for fact in rng.sample(facts, len(facts))
+    ]
 
 
 def _answer(fact: Fact) -> str:
