@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conftest import conversation, write_jsonl
 
 from burnish.errors import BurnishError, UsageError
 from burnish.experiments import cells, curve, findings
@@ -21,6 +20,7 @@ from burnish.experiments.curve import Asked
 from burnish.experiments.curve_plot import plot
 from burnish.experiments.subsets import apportion, default_sizes, require_sizes
 from burnish.recipe.load import LoadedRecipe, load_recipe
+from tests.conftest import conversation, write_jsonl
 
 ModelDirectory = Callable[..., Path]
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.conftest import conversation, write_jsonl
 
 from burnish.errors import UsageError
 from burnish.experiments import fewshot
@@ -18,6 +17,7 @@ from burnish.experiments.retrieval import BM25
 from burnish.experiments.shots import LAYOUTS, Layout
 from burnish.models.assistant import Answer, load_assistant
 from burnish.recipe.load import LoadedRecipe, load_recipe
+from tests.conftest import conversation, write_jsonl
 
 ModelDirectory = Callable[..., Path]
 
