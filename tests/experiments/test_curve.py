@@ -86,10 +86,13 @@ def test_files_of_a_seed_hold_the_recipes_rows_nested_and_held_out_rows_apart(
 ) -> None:
     stubbed(monkeypatch, lambda cell: 0.5)
     folder = tmp_path / "curve"
-    curve.curve(loaded, folder, Asked(sizes=(6, 18, 36), seeds=2))
+    curve.curve(loaded, folder, Asked(jobs=1, sizes=(6, 18, 36), seeds=2))
     settings = Settings.read(folder)
-    counts = [[each["max_samples"] for each in own] for own in settings.sources["0"]]
-    assert counts == [[4, 2], [12, 6], [24, 12]]
+    for number, counts in ((6, [4, 2]), (18, [12, 6]), (36, [24, 12])):
+        recipe = cells.recipe_of_cell(folder, Cell(number, "epochs", 1, 0), settings)
+        assert [each["max_samples"] for each in recipe["datasets"]] == counts
+    halved = cells.recipe_of_cell(folder, Cell(36, "steps", 5, 0, halved=1), settings)
+    assert [each["max_samples"] for each in halved["datasets"]] == [24, 6]
     texts = {(folder / "pool" / f"seed-{seed}" / "source-0.jsonl").read_bytes() for seed in (0, 1)}
     assert len(texts) == 2  # seeds take the same rows in another order
     assert len({tuple(sorted(text.splitlines())) for text in texts}) == 1
@@ -102,12 +105,12 @@ def test_finished_cells_are_not_trained_again_and_new_sizes_join_them(
 ) -> None:
     asked = stubbed(monkeypatch, lambda cell: 0.5)
     folder = tmp_path / "curve"
-    curve.curve(loaded, folder, Asked(sizes=(6, 36), seeds=2, rules=("epochs",)))
+    curve.curve(loaded, folder, Asked(jobs=1, sizes=(6, 36), seeds=2, rules=("epochs",)))
     assert len(asked) == 4
-    curve.curve(loaded, folder, Asked(sizes=(6, 18, 36), seeds=2, rules=("epochs",)))
+    curve.curve(loaded, folder, Asked(jobs=1, sizes=(6, 18, 36), seeds=2, rules=("epochs",)))
     assert asked[4:] == ["rows-18-epochs-1-seed-0", "rows-18-epochs-1-seed-1"]
     (folder / "cells" / "rows-6-epochs-1-seed-1.json").unlink()  # as a kill would leave it
-    curve.curve(loaded, folder, Asked(sizes=(6, 18, 36), seeds=2, rules=("epochs",)))
+    curve.curve(loaded, folder, Asked(jobs=1, sizes=(6, 18, 36), seeds=2, rules=("epochs",)))
     assert asked[6:] == ["rows-6-epochs-1-seed-1"]
 
 
@@ -116,23 +119,23 @@ def test_a_folder_of_another_question_is_refused_with_the_difference(
 ) -> None:
     stubbed(monkeypatch, lambda cell: 0.5)
     folder = tmp_path / "curve"
-    curve.curve(loaded, folder, Asked(sizes=(6, 36), seeds=1))
+    curve.curve(loaded, folder, Asked(jobs=1, sizes=(6, 36), seeds=1))
     other = load_recipe(None, {**loaded.recipe.model_dump(mode="json"), "learning_rate": 2e-3})
-    with pytest.raises(UsageError, match="learning_rate 0.001 -> 0.002") as error:
-        curve.curve(other, folder, Asked(sizes=(6, 36), seeds=1))
+    with pytest.raises(UsageError, match=r"learning_rate 0\.001 -> 0\.002") as error:
+        curve.curve(other, folder, Asked(jobs=1, sizes=(6, 36), seeds=1))
     assert "--out" in error.value.remedy
 
 
 def test_the_size_whose_epochs_are_the_steps_is_one_cell(loaded: LoadedRecipe, tmp_path: Path) -> None:
     rows = curve.rows_of(loaded.recipe)
-    made = curve.cells_of(loaded.recipe, rows, Asked(seeds=1), [6, 36])
+    made = curve.cells_of(loaded.recipe, rows, Asked(jobs=1, seeds=1), [6, 36])
     assert [cell.name for cell in made] == [
         "rows-36-epochs-1-seed-0",
         "rows-6-epochs-1-seed-0",
         "rows-6-steps-5-seed-0",
     ]
-    halved = curve.cells_of(loaded.recipe, rows, Asked(seeds=1, halve_sources=True), [6, 36])
-    assert [cell.without for cell in halved] == [None, None, None, 0, 1]
+    halved = curve.cells_of(loaded.recipe, rows, Asked(jobs=1, seeds=1, halve_sources=True), [6, 36])
+    assert [cell.halved for cell in halved] == [None, None, None, 0, 1]
 
 
 def test_a_recipe_that_holds_nothing_out_is_told_what_to_say(
@@ -158,7 +161,7 @@ def test_trained_cells_score_every_held_out_row_and_a_killed_one_goes_on(
         return result
 
     monkeypatch.setattr(cells, "train", dies)
-    asked = Asked(sizes=(6, 36), seeds=1, metric="loss", rules=("epochs",))
+    asked = Asked(jobs=1, sizes=(6, 36), seeds=1, metric="loss", rules=("epochs",))
     with pytest.raises(KeyboardInterrupt):
         curve.curve(loaded, folder, asked)
     found = curve.curve(loaded, folder, asked)

@@ -11,7 +11,7 @@ from burnish.cli.output import Output
 from burnish.cli.train import AsJson, Overrides, RecipePath
 from burnish.errors import UsageError
 from burnish.experiments.asking import METRICS
-from burnish.experiments.curve import Asked, cores, curve, require_rules
+from burnish.experiments.curve import Asked, curve, require_rules
 from burnish.parallel.runtime import prepare_process
 from burnish.recipe.load import load_recipe
 
@@ -65,7 +65,7 @@ def command(
         next_rows=next_rows,
         worth=worth,
         max_new_tokens=max_new_tokens,
-        jobs=jobs or default_jobs(),
+        jobs=jobs,
     )
     folder = out or Path(loaded.recipe.output_dir) / f"{recipe.stem}-curve"
     found = curve(loaded, folder, asked, lambda text: output.say(text, style="dim"))
@@ -84,13 +84,6 @@ def numbers(words: str, option: str) -> tuple[int, ...]:
             rule="whole numbers with commas between them",
             remedy=f"{option} 30,100,300",
         ) from None
-
-
-def default_jobs() -> int:
-    """One training for each GPU; without one, for each core: small models do not fill several."""
-    import torch  # after the process is prepared
-
-    return torch.cuda.device_count() or cores()
 
 
 def _print(found: dict[str, Any], folder: Path, output: Output) -> None:

@@ -24,6 +24,7 @@ from burnish.checkpoint.place import discard
 from burnish.data.prepare import read_rows
 from burnish.errors import DataError, UsageError
 from burnish.experiments.asking import METRICS, outcomes
+from burnish.experiments.subsets import subset
 from burnish.models.assistant import Assistant, load_assistant
 from burnish.models.load import add_token_rows, default_device, load_model
 from burnish.models.tokenizer import load_chat_tokenizer
@@ -39,19 +40,19 @@ Told = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One training: so many rows, so many epochs or updates, a seed; `without` is a source whose rows are halved."""
+    """One training: so many rows, so many epochs or updates, a seed; `halved` is a source that gives half its rows."""
 
     rows: int
     rule: str
     length: int
     seed: int
-    without: int | None = None
+    halved: int | None = None
 
     @property
     def name(self) -> str:
         """The name of its files."""
-        halved = "" if self.without is None else f"-half-{self.without}"
-        return f"rows-{self.rows}-{self.rule}-{self.length}{halved}-seed-{self.seed}"
+        part = "" if self.halved is None else f"-half-{self.halved}"
+        return f"rows-{self.rows}-{self.rule}-{self.length}{part}-seed-{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Settings:
     """What a folder's cells have in common: the recipe without its data, the metric, and the data by its hash."""
 
     recipe: dict[str, Any]
-    sources: dict[str, list[list[dict[str, Any]]]]
+    sources: list[dict[str, Any]]
     metric: str
     max_new_tokens: int | None
     held_out: list[dict[str, Any]]
@@ -162,7 +163,7 @@ def run_cell(folder: Path, cell: Cell, settings: Settings) -> list[float]:
     write_json(
         folder / "cells" / f"{cell.name}.json",
         {
-            "rows": cell.rows, "rule": cell.rule, "length": cell.length, "seed": cell.seed, "without": cell.without,
+            "rows": cell.rows, "rule": cell.rule, "length": cell.length, "seed": cell.seed, "halved": cell.halved,
             "updates": result.steps, "rows_used": result.rows["used"], "graded_tokens": result.graded_tokens,
             "train_loss": result.train_loss, "outcomes": scored,
         },
@@ -173,21 +174,14 @@ def run_cell(folder: Path, cell: Cell, settings: Settings) -> list[float]:
 
 def recipe_of_cell(folder: Path, cell: Cell, settings: Settings) -> dict[str, Any]:
     """The recipe of a cell: the user's, on a subset, for so many epochs or updates, with nothing held out."""
-    sources = settings.sources[str(cell.seed)]
-    counts = next(own for own in sources if sum(each["max_samples"] for each in own) == cell.rows)
-    chosen = [dict(each) for each in counts]
-    if cell.without is not None:
-        half = f"source-{cell.without}.jsonl"
-        for each in chosen:
-            if each["path"].endswith(half):
-                each["max_samples"] = max(1, each["max_samples"] // 2)
+    seed = folder / "pool" / f"seed-{cell.seed}"
     length = {"num_epochs": cell.length} if cell.rule == EPOCHS else {"max_steps": cell.length}
     saved = {"save_steps": max(20, cell.length // 4)} if cell.rule == STEPS else {"save_steps": 60}
     return {
         **settings.recipe,
         **saved,
         **length,
-        "datasets": [{**each, "path": str(folder / each["path"])} for each in chosen],
+        "datasets": subset(settings.sources, seed, cell.rows, halved=cell.halved),
         "seed": cell.seed,
         "output_dir": str(folder / "runs"),
         "run_name": cell.name,

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from torch.cuda import device_count
 
 from burnish.errors import BurnishError, UsageError
 from burnish.experiments.asking import metric_named
@@ -41,13 +42,14 @@ from burnish.experiments.findings import conclude
 from burnish.experiments.subsets import (
     Rows,
     apportion,
+    describe_sources,
     require_sizes,
     rows_of,
-    subset_sources,
     write_held_out,
     write_order,
 )
 from burnish.models.load import count_parameters
+from burnish.parallel.runtime import host_memory
 from burnish.recipe.load import LoadedRecipe, fit_to_size
 from burnish.recipe.schema import Recipe
 
@@ -71,7 +73,7 @@ class Asked:
     next_rows: int = 1000
     worth: float | None = None
     max_new_tokens: int | None = None
-    jobs: int = 1
+    jobs: int | None = None
 
 
 def curve(loaded: LoadedRecipe, folder: Path, asked: Asked, tell: Told = lambda text: None) -> dict[str, Any]:
@@ -80,13 +82,15 @@ def curve(loaded: LoadedRecipe, folder: Path, asked: Asked, tell: Told = lambda 
     metric_named(asked.metric)
     rows = rows_of(loaded.recipe)
     sizes = require_sizes(asked.sizes, sum(rows.sizes))
-    settings = settings_of(loaded.recipe, rows, folder, asked, sizes)
+    settings = settings_of(loaded.recipe, rows, folder, asked)
     cells = cells_of(loaded.recipe, rows, asked, sizes)
     base = score_base(folder, settings, tell)
     missing = [cell for cell in cells if result_of(folder, cell.name) is None]
     if len(missing) < len(cells):
         tell(f"{len(cells) - len(missing)} of {len(cells)} cells are there already")
-    run_all(folder, missing, jobs=min(asked.jobs, max(1, len(missing))), tell=tell)
+    jobs = min(asked.jobs or default_jobs(count_parameters(loaded.recipe.model)), max(1, len(missing)))
+    tell(f"{len(missing)} trainings to make, {jobs} at a time")
+    run_all(folder, missing, jobs=jobs, tell=tell)
     found = [(cell, result_of(folder, cell.name)) for cell in cells]
     result = conclude(
         settings, asked, base, [(cell, one) for cell, one in found if one], titles=_titles(rows)
@@ -96,16 +100,12 @@ def curve(loaded: LoadedRecipe, folder: Path, asked: Asked, tell: Told = lambda 
     return result
 
 
-def settings_of(recipe: Recipe, rows: Rows, folder: Path, asked: Asked, sizes: Sequence[int]) -> Settings:
+def settings_of(recipe: Recipe, rows: Rows, folder: Path, asked: Asked) -> Settings:
     """Write the pool, and the folder's settings; more sizes and seeds may join later, another question may not."""
     kept = recipe.model_dump(mode="json", exclude=set(NOT_A_CELLS))
-    sources, digest = {}, blake2b(digest_size=16)
+    digest = blake2b(digest_size=16)
     for seed in range(asked.seeds):
         paths = write_order(rows, folder / "pool" / f"seed-{seed}", seed=seed)
-        told = {size: subset_sources(rows, paths, size) for size in sizes}
-        for each in (source for own in told.values() for source in own):
-            each["path"] = str(Path(each["path"]).relative_to(folder))
-        sources[str(seed)] = list(told.values())
         if seed == 0:
             for path in paths:
                 digest.update(path.read_bytes())
@@ -113,7 +113,9 @@ def settings_of(recipe: Recipe, rows: Rows, folder: Path, asked: Asked, sizes: S
     for each in held_out:
         digest.update(Path(each["path"]).read_bytes())
         each["path"] = str(Path(each["path"]).relative_to(folder))
-    settings = Settings(kept, sources, asked.metric, asked.max_new_tokens, held_out, digest.hexdigest())
+    settings = Settings(
+        kept, describe_sources(rows), asked.metric, asked.max_new_tokens, held_out, digest.hexdigest()
+    )
     settings.keep(folder)
     return settings
 
@@ -133,10 +135,10 @@ def cells_of(recipe: Recipe, rows: Rows, asked: Asked, sizes: Sequence[int]) -> 
         for size in sorted(sizes, reverse=True):
             cells += [cell_for(rule, size, seed, recipe, epochs, steps) for rule in asked.rules]
         if asked.halve_sources and len(rows.sizes) > 1:
-            whole = cell_for(asked.rules[0], max(sizes), seed, recipe, epochs, steps)
+            same = updates(max(sizes), epochs, recipe) if asked.rules[0] == EPOCHS else steps
             counts = apportion(rows.sizes, max(sizes))
             cells += [
-                Cell(whole.rows, whole.rule, whole.length, seed, number)
+                Cell(max(sizes), STEPS, same, seed, number)
                 for number, count in enumerate(counts)
                 if count > 1
             ]
@@ -183,7 +185,8 @@ def run_all(folder: Path, cells: Sequence[Cell], *, jobs: int, tell: Told) -> No
 def _start(folder: Path, number: int, jobs: int, given: bytes) -> subprocess.Popen[bytes]:
     threads = str(max(1, cores() // jobs))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    devices = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = [each for each in said.split(",") if each] if said else list(map(str, range(device_count())))
     if len(devices) > 1:
         environment["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
     (folder / "logs").mkdir(parents=True, exist_ok=True)
@@ -205,6 +208,12 @@ def _failed(log: Path, code: int) -> BurnishError:
         rule="every cell of a curve is trained; those that are finished stay",
         remedy=f"see {log}, mend it, and run the same command again; --jobs 1 shows the error as it comes",
     )
+
+
+def default_jobs(num_parameters: int) -> int:
+    """One training for each GPU; without one, for each core, as far as memory goes."""
+    per_job = 1.5e9 + 24 * num_parameters
+    return device_count() or max(1, min(cores(), int(0.8 * host_memory() / per_job)))
 
 
 def cores() -> int:

@@ -1,4 +1,4 @@
-"""A data-efficiency curve as an SVG of its own: points with intervals, the law through them, levels to compare with."""
+"""A data-efficiency curve as an SVG of its own: points with intervals, the law through them, other arms as levels."""
 
 from __future__ import annotations
 

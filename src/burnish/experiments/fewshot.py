@@ -4,8 +4,8 @@
     -> {"version": 1, "arms": [{"name": "4-shot fixed", "value": 0.61, ...}], "pays_after_requests": 5200, ...}
 
 Examples come from training rows alone, never from held-out ones. A base without a template is asked in the layout that
-does best on 32 training rows: few-shot gets its best chance. A fixed set of k holds that of k / 2; retrieved ones stand
-with the nearest last. The tuned model is trained by the recipe as it is.
+does best on 32 training rows: few-shot gets its best chance. Eight fixed examples hold the four; retrieved ones
+stand with the nearest last. The tuned model is trained by the recipe as it is.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def conclude(
         _point(cell, rule, one, metric, of, names)
         for rule in asked.rules
         for cell, one in found
-        if cell.without is None and _belongs(cell, rule, found)
+        if cell.halved is None and _belongs(cell, rule, found)
     ]
     advice = []
     for rule, sizes in groups.items():
@@ -97,7 +97,7 @@ def _by_size(found: Sequence[Found], rule: str) -> dict[int, Array]:
     """Of each size the outcomes (seeds, rows), smallest size first."""
     sizes: dict[int, list[list[float]]] = {}
     for cell, one in sorted(found, key=lambda pair: (pair[0].rows, pair[0].seed)):
-        if cell.without is None and _belongs(cell, rule, found):
+        if cell.halved is None and _belongs(cell, rule, found):
             sizes.setdefault(cell.rows, []).append(one["outcomes"])
     return {size: np.array(own) for size, own in sizes.items()}
 
@@ -254,8 +254,8 @@ def _halved(
     """What half the rows of each source are worth to all held-out rows, by training without them."""
     halved: dict[int, list[list[float]]] = {}
     for cell, one in found:
-        if cell.without is not None:
-            halved.setdefault(cell.without, []).append(one["outcomes"])
+        if cell.halved is not None:
+            halved.setdefault(cell.halved, []).append(one["outcomes"])
     if not halved:
         return []
     whole = next(iter(groups.values()))

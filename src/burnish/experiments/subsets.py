@@ -10,7 +10,7 @@ pool of 800 and 200 are 24 and 6, and all of them are among the 100 of the same 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -134,17 +134,31 @@ def apportion(sizes: Sequence[int], number: int) -> list[int]:
     return counts
 
 
-def subset_sources(rows: Rows, paths: Sequence[Path], number: int) -> list[dict[str, Any]]:
-    """A subset as the `datasets` of a recipe."""
-    counts = apportion(rows.sizes, number)
+def describe_sources(rows: Rows) -> list[dict[str, Any]]:
+    """The sources as the cells' recipes name them: everything but the path, and how many rows there are."""
+    left = {"path", "prompt", "response", "split", "held_out", "max_samples", "format", "name"}
+    return [
+        {
+            **source.model_dump(mode="json", exclude=left),
+            "name": source.title,
+            "format": FORMATS[type(own[0].content)].value,
+            "rows": len(own),
+        }
+        for source, own in zip(rows.sources, rows.train, strict=True)
+    ]
+
+
+def subset(
+    sources: Sequence[Mapping[str, Any]], folder: Path, number: int, *, halved: int | None = None
+) -> list[dict[str, Any]]:
+    """The first `number` rows of a seed's folder as the `datasets` of a recipe; of a `halved` source, half as many."""
+    counts = apportion([source["rows"] for source in sources], number)
     told = []
-    for source, own, path, count in zip(rows.sources, rows.train, paths, counts, strict=True):
+    for place, (source, count) in enumerate(zip(sources, counts, strict=True)):
+        taken = max(1, count // 2) if place == halved else count
         if count:
-            said = source.model_dump(mode="json", exclude={"prompt", "response", "split", "held_out", "cap"})
-            kind = FORMATS[type(own[0].content)]
-            told.append(
-                {**said, "path": str(path), "name": source.title, "format": kind, "max_samples": count}
-            )
+            said = {key: value for key, value in source.items() if key != "rows"}
+            told.append({**said, "path": str(folder / f"source-{place}.jsonl"), "max_samples": taken})
     return told
 
 

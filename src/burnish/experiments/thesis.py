@@ -151,7 +151,7 @@ def measure(folder: Path, *, seeds: int, sizes: Sequence[int] = SIZES, steps: in
     )
     result["arms"] = measure_arms(folder, demonstrations, sets, seeds=range(seeds))
     told = {"datasets": sets["datasets"], "val_datasets": sets["unseen"], "seed": 0}
-    asked = curves.Asked(sizes=tuple(sizes), seeds=seeds, steps=steps)
+    asked = curves.Asked(sizes=tuple(sizes), seeds=seeds, steps=steps, jobs=1)
     result["curve"] = curves.curve(load_recipe(None, {**TUNING, **told}), folder / "curve", asked, _say)
     return result
 
