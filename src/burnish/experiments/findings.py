@@ -231,7 +231,9 @@ def _by_source(
     rule, sizes = next(iter(groups.items()))
     if len(names) < 2 or len(sizes) < 3:
         return []
-    worth, open_, flat = _worth(metric, asked), [], []
+    worth = _worth(metric, asked)
+    open_: list[tuple[float, str]] = []
+    flat: list[tuple[float, str]] = []
     for source, name in enumerate(names):
         mine = of == source
         if mine.sum() < 2:

@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -170,9 +171,7 @@ def measure_arms(
 ) -> dict[str, list[dict[str, float]]]:
     """Ways of tuning on the same demonstrations: behaviour on both halves, and the loss on the base's own text."""
     text = _text_rows(sets["text_held_out"])
-    before = _kept(folder, "text-before", lambda: {"loss": _text_loss(starting_assistant("marble"), text)})[
-        "loss"
-    ]
+    start = _kept(folder, "text-before", lambda: {"loss": _text_loss(starting_assistant("marble"), text)})
     found: dict[str, list[dict[str, float]]] = {}
     for name, more in ARMS.items():
         told = dict(more)
@@ -183,10 +182,8 @@ def measure_arms(
             recipe = tuning_recipe(
                 demonstrations, folder / "runs", seed=seed, run_name=cell, save_steps=60, **told
             )
-            one = _kept(
-                folder, cell, lambda recipe=recipe, cell=cell: _tune(recipe, folder / "runs" / cell, text)
-            )
-            found.setdefault(name, []).append({**one, "text_loss_before": before})
+            one = _kept(folder, cell, partial(_tune, recipe, folder / "runs" / cell, text))
+            found.setdefault(name, []).append({**one, "text_loss_before": start["loss"]})
     return found
 
 
