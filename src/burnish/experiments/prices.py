@@ -59,7 +59,7 @@ def payback(
     saved = before - after
     if saved <= 0:
         return None, f"a tuned request saves nothing: fine-tuning pays by its quality alone ({terms})"
-    requests = math.ceil(fixed / saved)
+    requests = math.ceil(round(fixed / saved, 6))
     return requests, f"fine-tuning pays for itself after {requests:,} requests ({terms})"
 
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 RESAMPLES = 1000
-EXPONENTS = np.geomspace(0.08, 4.0, 36)
-SCALES = 28
+EXPONENTS = np.geomspace(0.08, 4.0, 24)
+SCALES = 16
 POWER, THRESHOLD = 0, 1
 FORMS = ("power", "threshold")
 
@@ -124,37 +124,54 @@ def _weights(outcomes: Sequence[Array]) -> Array:
 
 
 def _search(sizes: Array, values: Array, weights: Array, bounds: tuple[float, float]) -> Laws:
-    """Both forms over their grids, the better one for each line of `values`; larger values are better here."""
+    """Both forms, the better one for each line of `values`; larger values are better here."""
     middle = float(np.exp(np.log(sizes).mean()))
     scales = np.geomspace(sizes.min() / 3, sizes.max() * 3, SCALES)
-    exponents, of_scale = (grid.ravel() for grid in np.meshgrid(EXPONENTS, scales, indexing="ij"))
-    threshold = 1 / (1 + (sizes / of_scale[:, None]) ** exponents[:, None])
-    threshold = np.column_stack([np.ones(len(threshold)), threshold])  # at the base nothing is gained yet
-    power = (sizes / middle) ** -EXPONENTS[:, None]
-    fits = [
-        (_linear(power, values[:, 1:], weights[1:], bounds), power, EXPONENTS, np.full(len(EXPONENTS), middle), 3),
-        (_linear(threshold, values, weights, bounds), threshold[:, 1:], exponents, of_scale, 4),
-    ]  # fmt: skip
+    grid = (EXPONENTS, np.array([middle])), (EXPONENTS, scales)
     found, scores = [], []
-    for (plateau, gap, best), left, grid, at, parameters in fits:
-        error = (weights[1:] * (values[:, 1:] - (plateau[:, None] - gap[:, None] * left[best])) ** 2).sum(1)
-        scores.append(len(sizes) * np.log(error + 1e-12) + 2 * parameters)
-        found.append((plateau, gap, grid[best], at[best]))
+    for form, (exponents, of_scale) in zip((POWER, THRESHOLD), grid, strict=True):
+        given = (values[:, 1:], weights[1:]) if form == POWER else (values, weights)
+        at = tuple(axis.ravel() for axis in np.meshgrid(exponents, of_scale, indexing="ij"))
+        fitted = _linear(_left(form, sizes, *at), *given, bounds)
+        plateau, gap, exponent, scale = (*fitted[:2], *(axis[fitted[2]] for axis in at))
+        for width in (1.0, 0.2):  # a finer grid around each line's own best, twice
+            at = _around(exponent, scale, width, moves=form == THRESHOLD)
+            plateau, gap, best = _linear(_left(form, sizes, *at), *given, bounds)
+            exponent, scale = (np.take_along_axis(axis, best[:, None], 1)[:, 0] for axis in at)
+        left = _left(form, sizes, exponent, scale)[:, -len(sizes) :]
+        error = (weights[1:] * (values[:, 1:] - (plateau[:, None] - gap[:, None] * left)) ** 2).sum(1)
+        floor = 1e-6 * (weights[1:] * (values[:, 1:] - values[:, 1:].mean(1, keepdims=True)) ** 2).sum(1)
+        scores.append(len(sizes) * np.log(error + floor + 1e-12) + 2 * (3 + form))
+        found.append((plateau, gap, exponent, scale))
     form = (scores[1] < scores[0]).astype(np.int64)
-    plateau, gap, exponent, scale = (
-        np.where(form == POWER, one, two) for one, two in zip(found[0], found[1], strict=True)
-    )
-    return Laws(form, plateau, gap, exponent, scale, values[:, 0])
+    chosen = (np.where(form == POWER, one, two) for one, two in zip(found[0], found[1], strict=True))
+    return Laws(form, *chosen, values[:, 0])
+
+
+def _left(form: int, sizes: Array, exponent: Array, scale: Array) -> Array:
+    """The share of the gap that is left at each size (..., P); a threshold has the base before them, where all is."""
+    ratio = (sizes / scale[..., None]) ** exponent[..., None]
+    if form == POWER:
+        return np.asarray(1 / ratio)
+    return np.concatenate([np.ones((*exponent.shape, 1)), 1 / (1 + ratio)], axis=-1)
+
+
+def _around(exponent: Array, scale: Array, width: float, *, moves: bool) -> tuple[Array, Array]:
+    """Exponents and scales (R, G) about those of each line; the scale of a power law is only a unit."""
+    steps = np.linspace(-1, 1, 9) * width
+    one, two = (axis.ravel() for axis in np.meshgrid(steps, steps if moves else [0.0], indexing="ij"))
+    ratio = float(np.log(EXPONENTS[1] / EXPONENTS[0]))
+    return exponent[:, None] * np.exp(one * ratio), scale[:, None] * np.exp(2 * two * ratio)
 
 
 def _linear(
     left: Array, values: Array, weights: Array, bounds: tuple[float, float]
 ) -> tuple[Array, Array, NDArray[np.int64]]:
-    """Plateau and gap for every line of `values` at its best place of the grid `left` (G, P), and that place."""
+    """Plateau and gap for every line of `values` (R, P) at its best place of a grid (G, P) or (R, G, P)."""
     total = weights.sum()
     u, uu = left @ weights, (left**2) @ weights
     y, yy = values @ weights, (values**2) @ weights
-    uy = (values * weights) @ left.T  # (R, G)
+    uy = (left @ (values * weights)[:, :, None])[:, :, 0] if left.ndim == 3 else (values * weights) @ left.T
     spread = np.maximum(total * uu - u * u, 1e-12)
     gap = np.maximum((u * y[:, None] - total * uy) / spread, 0.0)
     free = (y[:, None] + gap * u) / total
