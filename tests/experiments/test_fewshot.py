@@ -14,7 +14,7 @@ from burnish.experiments.asking import Asked
 from burnish.experiments.fewshot import Question, choose
 from burnish.experiments.prices import Prices, Spent, payback
 from burnish.experiments.retrieval import BM25
-from burnish.experiments.shots import LAYOUTS, Layout
+from burnish.experiments.shots import LAYOUTS, Layout, as_turns
 from burnish.models.assistant import Answer, load_assistant
 from burnish.recipe.load import LoadedRecipe, load_recipe
 from tests.conftest import conversation, write_jsonl
@@ -70,6 +70,20 @@ def test_a_plain_answer_ends_with_its_line_and_each_layout_shows_prompt_and_answ
     cut = Layout("qa").ended(base, ran_on)
     assert (cut.text, cut.finish_reason) == ("Deep.", "stop") and len(cut.completion_ids) < 30
     assert Layout("chat").ended(base, ran_on) == ran_on
+
+
+def test_examples_as_turns_come_after_the_questions_own_system_message() -> None:
+    terse = {"role": "system", "content": "Be terse."}
+    polite = {"role": "system", "content": "Be polite."}
+    shot = Asked((polite, {"role": "user", "content": "The sun?"}), None, "Bright.")
+    question = Asked((terse, {"role": "user", "content": "The sea?"}), None, "Deep.")
+    said = [(message["role"], message["content"]) for message in as_turns([shot], question)]
+    assert said == [
+        ("system", "Be terse."),
+        ("user", "The sun?"),
+        ("assistant", "Bright."),
+        ("user", "The sea?"),
+    ]
 
 
 def test_tuning_pays_after_its_cost_over_what_a_request_saves() -> None:

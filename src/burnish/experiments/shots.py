@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from burnish.experiments.asking import Asked
 from burnish.models.assistant import Answer, Assistant
 from burnish.models.generate import num_positions
+from burnish.types import Message
 
 LAYOUTS = {
     "qa": ("Q: {prompt}\nA:", " {answer}"),
@@ -48,12 +49,7 @@ class Layout:
 
     def _ids(self, assistant: Assistant, shots: Sequence[Asked], asked: Asked) -> list[int]:
         if self.name == CHAT:
-            turns = [
-                message
-                for shot in shots
-                for message in (*shot.messages, {"role": "assistant", "content": shot.expected})
-            ]
-            return assistant.tokenizer.prompt_ids([*_leading(asked, turns), *asked.messages], asked.tools)
+            return assistant.tokenizer.prompt_ids(as_turns(shots, asked), asked.tools)
         if self.name == "plain":
             return assistant.tokenizer.prompt_ids(said(asked))
         head, tail = LAYOUTS[self.name]
@@ -76,8 +72,14 @@ class Layout:
         return Answer(cut, "stop", answer.prompt_ids, answer.completion_ids[:kept])
 
 
-def _leading(asked: Asked, turns: Sequence[object]) -> list[dict[str, object]]:
-    return [dict(turn) for turn in turns if isinstance(turn, dict) and turn.get("role") != "system"]
+def as_turns(shots: Sequence[Asked], asked: Asked) -> list[Message]:
+    """Examples as earlier turns, after the question's own system message; theirs are left out, for there is one."""
+    earlier: list[Message] = []
+    for shot in shots:
+        earlier += [message for message in shot.messages if message["role"] != "system"]
+        earlier.append({"role": "assistant", "content": shot.expected})
+    system = [message for message in asked.messages if message["role"] == "system"]
+    return [*system, *earlier, *(message for message in asked.messages if message["role"] != "system")]
 
 
 def said(asked: Asked) -> str:
