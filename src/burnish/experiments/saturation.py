@@ -129,23 +129,25 @@ def _search(sizes: Array, values: Array, weights: Array, bounds: tuple[float, fl
     scales = np.geomspace(sizes.min() / 3, sizes.max() * 3, SCALES)
     grid = (EXPONENTS, np.array([middle])), (EXPONENTS, scales)
     found, scores = [], []
-    for form, (exponents, of_scale) in zip((POWER, THRESHOLD), grid, strict=True):
-        given = (values[:, 1:], weights[1:]) if form == POWER else (values, weights)
+    for kind, (exponents, of_scale) in zip((POWER, THRESHOLD), grid, strict=True):
+        given = (values[:, 1:], weights[1:]) if kind == POWER else (values, weights)
         at = tuple(axis.ravel() for axis in np.meshgrid(exponents, of_scale, indexing="ij"))
-        fitted = _linear(_left(form, sizes, *at), *given, bounds)
+        fitted = _linear(_left(kind, sizes, *at), *given, bounds)
         plateau, gap, exponent, scale = (*fitted[:2], *(axis[fitted[2]] for axis in at))
         for width in (1.0, 0.2):  # a finer grid around each line's own best, twice
-            at = _around(exponent, scale, width, moves=form == THRESHOLD)
-            plateau, gap, best = _linear(_left(form, sizes, *at), *given, bounds)
+            at = _around(exponent, scale, width, moves=kind == THRESHOLD)
+            plateau, gap, best = _linear(_left(kind, sizes, *at), *given, bounds)
             exponent, scale = (np.take_along_axis(axis, best[:, None], 1)[:, 0] for axis in at)
-        left = _left(form, sizes, exponent, scale)[:, -len(sizes) :]
+        left = _left(kind, sizes, exponent, scale)[:, -len(sizes) :]
         error = (weights[1:] * (values[:, 1:] - (plateau[:, None] - gap[:, None] * left)) ** 2).sum(1)
         floor = 1e-6 * (weights[1:] * (values[:, 1:] - values[:, 1:].mean(1, keepdims=True)) ** 2).sum(1)
-        scores.append(len(sizes) * np.log(error + floor + 1e-12) + 2 * (3 + form))
+        scores.append(len(sizes) * np.log(error + floor + 1e-12) + 2 * (3 + kind))
         found.append((plateau, gap, exponent, scale))
     form = (scores[1] < scores[0]).astype(np.int64)
-    chosen = (np.where(form == POWER, one, two) for one, two in zip(found[0], found[1], strict=True))
-    return Laws(form, *chosen, values[:, 0])
+    plateau, gap, exponent, scale = (
+        np.where(form == POWER, one, two) for one, two in zip(found[0], found[1], strict=True)
+    )
+    return Laws(form, plateau, gap, exponent, scale, values[:, 0])
 
 
 def _left(form: int, sizes: Array, exponent: Array, scale: Array) -> Array:
