@@ -129,7 +129,7 @@ ARMS: dict[str, dict[str, Any]] = {
 """What is compared on 1,000 demonstrations; replay is the share of graded tokens that is text of the base's kind."""
 
 SCORED = 400
-"""Questions asked of each half."""
+"""Unseen answers whose tokens are ranked."""
 
 
 def measure(folder: Path, *, seeds: int, sizes: Sequence[int] = SIZES, steps: int = STEPS) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def _tune(recipe: LoadedRecipe, run: Path, text: Sequence[Row]) -> dict[str, flo
     """Train, or go on, then ask both halves and read the text; the model is let go."""
     result = resume(run) if (run / "resolved.yaml").is_file() else train(recipe)
     tuned = load_assistant(str(run))
-    scores = score(tuned, number=SCORED)
+    scores = score(tuned)
     told = {"seen": scores.seen, "unseen": scores.unseen, "stops": scores.stops, "updates": result.steps}
     told["text_loss"] = _text_loss(tuned, text)
     discard(run)
