@@ -55,6 +55,10 @@ VERBS = {
         "Judge", "Blind pairs for people or judges: vote, count, export; how many prompts are needed."
     ),
     "report": Verb("Judge", "Runs as one self-contained page: what was done, how well, at what cost."),
+    "curve": Verb("Judge", "What the next rows would buy: training on subsets, a fitted law, advice."),
+    "fewshot": Verb(
+        "Judge", "Prompting with examples beside the tuned model, and when tuning pays for itself."
+    ),
     "chat": Verb("Use", "Ask a run, a model directory or a hub model."),
     "export": Verb(
         "Use",
