@@ -47,6 +47,9 @@ VERBS = {
     "pretrain": Verb("Train", "Train a new model on text, from random weights."),
     "runs": Verb("Train", "List the runs in a folder: model, steps, losses, state."),
     "compare": Verb("Judge", "Base and tuned model side by side on the same prompts."),
+    "sharpening": Verb(
+        "Judge", "What training did to each token: probabilities before and after, and what the base knew."
+    ),
     "winrate": Verb("Judge", "Win rates of given preferences, with intervals, and with length taken out."),
     "arena": Verb(
         "Judge", "Blind pairs for people or judges: vote, count, export; how many prompts are needed."

@@ -15,6 +15,7 @@ from burnish.parallel.runtime import host_memory, resident_bytes
 from burnish.recipe.choices import NonFinite
 from burnish.training.directory import RunDirectory
 from burnish.training.events import Audited, Event, Sampled, Saved, Skipped, Stepped, Stopped, Warned
+from burnish.training.observe import kept_steps, observed
 from burnish.training.session import Session
 from burnish.training.step import Abandoned, evaluate, take_step
 from burnish.training.watch import Watch
@@ -57,8 +58,8 @@ def _train(
         judged_best = False
         if due(state.step, eval_every, last):
             yield from _judge(session)
-            judged_best = bool(session.held_out) and state.best_step == state.step
-        state.stopped_by = _why_stop(session, last=last, interrupted=interrupted())
+            judged_best = state.step in kept_steps(session)
+        state.stopped_by = state.stopped_by or _why_stop(session, last=last, interrupted=interrupted())
         ends = state.stopped_by is not None
         if judged_best or ends or (recipe.save_steps is not None and state.step % recipe.save_steps == 0):
             yield from _save(session, run, writer, ends=ends)
@@ -122,7 +123,7 @@ def _save(session: Session, run: RunDirectory, writer: Writer, *, ends: bool) ->
         yield Saved(*before)
     state, made = session.state, checkpoint_of(session)
     copy = not ends and resident_bytes() + made.num_bytes < ROOM_FOR_A_COPY * host_memory()
-    protected = {state.step, state.best_step, session.resumed_from}
+    protected = {state.step, session.resumed_from, *kept_steps(session)}
     limit = session.recipe.save_total_limit
     writer.begin(
         made,
@@ -147,6 +148,7 @@ def _judge(session: Session) -> Iterator[Event]:
         yield evaluate(session)
     if session.recipe.sample_prompts:
         yield _sample(session)
+    yield from observed(session)
 
 
 def _sample(session: Session) -> Sampled:
