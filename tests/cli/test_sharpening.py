@@ -22,7 +22,8 @@ HOSTILE = [
 def line(step: int, p: float, tokens: list[str]) -> dict[str, Any]:
     n = len(tokens)
     figures = {
-        "n": n, "mean_p": p, "median_p": p, "base_mean_p": 0.1, "base_top1": 0.4, "base_top5": 0.8, "mean_rank_base": 3,
+        "n": n, "mean_p": p, "median_p": p, "base_mean_p": 0.1, "base_top1": 0.4, "base_top5": 0.8,
+        "mean_rank_base": 3,
     }  # fmt: skip
     row = {
         "row": 3, "place": "<b>a.jsonl</b>:4", "prompt": "What\x1b]0;title\x07 <i>is</i> it?", "tokens": tokens,

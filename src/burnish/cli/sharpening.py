@@ -20,7 +20,7 @@ def command(
     html: Annotated[Path | None, typer.Option(help="Write one HTML file that needs nothing else.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The figures as one JSON line.")] = False,
 ) -> None:
-    """What training did to each token of a few held-out rows: probabilities before and after, and what the base knew."""
+    """What training did to the tokens of a few held-out rows: probabilities before and after, what the base knew."""
     found = read_sharpening(open_run(run).path)
     output = Output(as_json=as_json)
     output.emit({"run": str(run), **found.as_dict()})

@@ -73,8 +73,8 @@ class Sharpened:
         told = {group.name: group for group in self.groups}
         group = told.get("content") or self.groups[0]
         return (
-            f"{group.base_top1:.0%} of {group.name} tokens were the base's first choice already, {group.base_top5:.0%} "
-            f"among its first five: that much of the answers training had only to bring out"
+            f"{group.base_top1:.0%} of {group.name} tokens were the base's first choice already, "
+            f"{group.base_top5:.0%} among its first five: that much training had only to bring out"
         )
 
 
