@@ -34,6 +34,7 @@ class Anchor:
     forward: Forward
     strength: float
     _base: Forward = field(init=False)
+    _taken: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         # Another forward, for its head may be another: rows of new tokens are off with the adapter.
@@ -56,7 +57,14 @@ class Anchor:
             checkpoint(_divergence, mine[a:b], my_head, base[a:b], head, weights[a:b], use_reentrant=False)
             for a, b in chunks(mine)
         ]
-        return summed, nll.detach(), self.strength * torch.stack(parts).sum()
+        apart = torch.stack(parts).sum()
+        self._taken.append(apart.detach())
+        return summed, nll.detach(), self.strength * apart
+
+    def taken(self) -> float:
+        """sum(weight * KL) of the packs since this was last asked."""
+        apart, self._taken = float(torch.stack(self._taken).sum()), []
+        return apart
 
     def _read(self, forward: Forward, pack: Pack) -> tuple[Tensor, Head | None]:
         """Hidden rows and the head that reads them; logits and None where the head is the model's own affair."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from burnish.adapters.apply import Trainable, apply_adapter, describe_trainable
@@ -109,6 +109,14 @@ class Session:
 
     def _packs_of(self, step: int) -> list[Pack]:
         return self.packs([example for row in self.rows_of(step) for example in self.data.train[row]])
+
+    def objective(self, pack: Pack) -> tuple[Tensor, Tensor, Tensor]:
+        """sum(weight * nll) of a pack, -ln p of each target, and what the gradient is of: with an anchor, more."""
+        if self.anchor is None:
+            part, nll = self.forward.loss(pack)
+            return part, nll, part
+        part, nll, pull = self.anchor.loss(pack)
+        return part, nll, part + pull
 
     def rows_of(self, step: int) -> list[int]:
         """The rows of an update (from 0): the plan's, and more replay where the guard raised its share."""

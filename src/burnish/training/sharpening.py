@@ -21,7 +21,7 @@ from burnish.data.pack import Pack
 from burnish.data.store import EncodedRows
 from burnish.models.forward import Forward, pack_attention
 from burnish.models.generate import evaluating
-from burnish.models.ranks import Ranked, rank_targets
+from burnish.models.ranking import Ranked, rank_targets
 from burnish.models.tokenizer import ChatTokenizer
 from burnish.types import Example
 

@@ -47,10 +47,11 @@ def take_step(session: Session, *, interrupted: Callable[[], bool] = lambda: Fal
         pack_attention(session.model, packed=session.forward.packed),
         watching_experts(session.model) if first else nullcontext() as owed,
     ):
-        summed, source_sums, apart = _backward(session, packs, interrupted)
+        summed, source_sums = _backward(session, packs, interrupted)
+    pull = None if session.anchor is None else session.anchor.taken() / denominator
     norm = session.masters.clip(session.recipe.max_grad_norm, over=denominator)
     # The one wait for the device in a step: what is logged and what says whether to move.
-    total, length, far, *by_source = torch.stack([summed, norm, apart, *source_sums.values()]).tolist()
+    total, length, *by_source = torch.stack([summed, norm, *source_sums.values()]).tolist()
     loss = total / denominator
     if not (math.isfinite(loss) and math.isfinite(length)):
         session.masters.zero_grad()
@@ -84,37 +85,27 @@ def take_step(session: Session, *, interrupted: Callable[[], bool] = lambda: Fal
         },
         source_tokens={source: int((graded == source).sum()) for source in source_sums},
         stage=session.stages[session.plan.stage_of(step)[0]].name,
-        kl_to_base=None if session.anchor is None else far / denominator / session.anchor.strength,
+        kl_to_base=pull,
     )
 
 
 def _backward(
     session: Session, packs: list[Pack], interrupted: Callable[[], bool]
-) -> tuple[Tensor, dict[int, Tensor], Tensor]:
-    """Sum the gradient over all packs; sum(weight * nll), the plain sum of -ln p of each source, the anchor's pull.
-
-    The gradient is that of the first and, where an anchor holds the model near its base, of the last beside it.
-    """
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Sum the gradient of sum(weight * nll) over all packs; that sum, and the plain sum of -ln p of each source."""
     sums: list[Tensor] = []
-    pulls: list[Tensor] = []
     by_source: dict[int, Tensor] = {}
     for pack in packs:
         if sums and interrupted():
             session.masters.zero_grad()
             raise Abandoned
-        if session.anchor is None:
-            part, nll = session.forward.loss(pack)
-            pull = torch.zeros_like(part)
-            part.backward()  # type: ignore[no-untyped-call]
-        else:
-            part, nll, pull = session.anchor.loss(pack)
-            (part + pull).backward()
+        part, nll, objective = session.objective(pack)
+        objective.backward()  # type: ignore[no-untyped-call]
         sums.append(part.detach())
-        pulls.append(pull.detach())
         for source in np.unique(pack.sources).tolist():
             mine = torch.from_numpy(pack.sources == source).to(nll.device)
             by_source[source] = by_source.get(source, torch.zeros_like(sums[0])) + (nll * mine).sum()
-    return torch.stack(sums).sum(), dict(sorted(by_source.items())), torch.stack(pulls).sum()
+    return torch.stack(sums).sum(), dict(sorted(by_source.items()))
 
 
 def evaluate(session: Session) -> Evaluated:
