@@ -108,8 +108,8 @@ def test_an_anchored_run_stays_nearer_to_its_base_and_records_how_near(
     model_directory: ModelDirectory, data_file: Path, tmp_path: Path
 ) -> None:
     ends = {}
-    for name, strength in (("loose", 1e-6), ("held", 5.0)):
-        keys = {"adapter": "lora", "learning_rate": 2e-2, "num_epochs": 2, "dtype": "bfloat16"}
+    for name, strength in (("loose", 1e-6), ("held", 30.0)):
+        keys = {"adapter": "lora", "learning_rate": 3e-2, "num_epochs": 4}
         run = train(
             recipe(
                 model_directory("llama"), data_file, tmp_path / name, **keys,
@@ -119,4 +119,4 @@ def test_an_anchored_run_stays_nearer_to_its_base_and_records_how_near(
         steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         ends[name] = steps[-1]["kl_to_base"]
         assert abs(steps[0]["kl_to_base"]) < 1e-3  # the first update starts from the base itself
-    assert 0 <= ends["held"] < 0.3 * ends["loose"]
+    assert 0 <= ends["held"] < 0.3 * ends["loose"], ends

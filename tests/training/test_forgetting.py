@@ -15,13 +15,13 @@ import transformers
 
 from burnish.checkpoint.files import load_checkpoint
 from burnish.data.replay import further_replay, share_at
-from burnish.errors import UsageError
+from burnish.errors import DataError, UsageError
 from burnish.recipe.load import load_recipe
 from burnish.training.again import repeat_last_interval
 from burnish.training.forgetting import MOST_REPLAY, Point, choose, front, paired_t, raised
 from burnish.training.probes import SAMPLE_TOKENS
 from burnish.training.run import RunResult, prepare, resume, train
-from tests.conftest import conversation, write_jsonl
+from tests.conftest import write_jsonl
 from tests.training.test_run import final_weights, interrupting, recipe
 
 ModelDirectory = Callable[..., Path]
@@ -42,19 +42,24 @@ def narrow(tmp_path: Path) -> Path:
     return write_jsonl(tmp_path / "narrow.jsonl", rows)
 
 
-@pytest.fixture
-def general(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def general(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["mill", "well", "barn", "gate", "lane", "hill", "wood", "moor"]
     return write_jsonl(
-        tmp_path / "general.jsonl",
+        tmp_path_factory.mktemp("general") / "general.jsonl",
         [{"text": OTHERS.format(word, other)} for word in words for other in words if word != other],
     )
 
 
+@pytest.fixture(scope="session")
+def knowing(model_directory: ModelDirectory, general: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base that knows the general text: there is something to forget."""
+    keys = {"learning_rate": 1e-2, "num_epochs": 6, "sharpening_rows": 0}
+    return train(recipe(model_directory("llama"), general, tmp_path_factory.mktemp("base"), **keys)).final
+
+
 @pytest.fixture
-def forgets(
-    model_directory: ModelDirectory, narrow: Path, general: Path, tmp_path: Path
-) -> Callable[..., Any]:
+def forgets(knowing: Path, narrow: Path, general: Path, tmp_path: Path) -> Callable[..., Any]:
     """A recipe that forgets by construction: a high rate on a narrow set."""
 
     def asked(name: str, **keys: Any) -> Any:
@@ -70,7 +75,7 @@ def forgets(
             **keys,
             "forgetting": {**guard, **keys.get("forgetting", {})} if keys.get("forgetting") != {} else None,
         }
-        return recipe(model_directory("llama"), narrow, tmp_path / "runs", **settings)
+        return recipe(knowing, narrow, tmp_path / "runs", **settings)
 
     return asked
 
@@ -136,9 +141,12 @@ def test_the_base_s_losses_are_those_of_plain_transformers(forgets: Any) -> None
     kept = json.loads((result.run / "probes.json").read_text())
     names = [probe["name"] for probe in kept["probes"]]
     assert names == ["text", "instructions", "samples"]
+    session = prepare(forgets("again").recipe)
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        json.loads((result.run / "environment.json").read_text())["recipe"]["model"], dtype=torch.float32
+        session.recipe.model, dtype=torch.float32
     ).eval()
+    model.resize_token_embeddings(len(session.tokenizer), mean_resizing=False)
+    model.load_state_dict(session.model.state_dict())
     for probe in kept["probes"]:
         assert len(probe["rows"]) == len(probe["base"]) == (64 if probe["name"] == "samples" else 24)
         for row, said in list(zip(probe["rows"], probe["base"], strict=True))[:4]:
@@ -193,8 +201,6 @@ def test_what_an_act_needs_is_asked_for_before_anything_is_read(forgets: Any) ->
 
 def test_a_probe_without_two_rows_is_refused(forgets: Any, tmp_path: Path) -> None:
     one = write_jsonl(tmp_path / "one.jsonl", [{"text": "One row, and no interval."}])
-    from burnish.errors import DataError
-
     with pytest.raises(DataError, match="at least two rows"):
         train(forgets("one", forgetting={"probes": [str(one)]}))
 
@@ -248,8 +254,9 @@ def test_further_replay_is_a_function_of_the_step_and_comes_as_near_as_whole_row
             more = further_replay(session.plan, graded, step, share=share, seed=1)
             assert more == further_replay(session.plan, graded, step, share=share, seed=1)
             together = np.array(planned + more)
-            replayed = graded[together[together >= 8]].sum() / graded[together].sum()
-            assert replayed == pytest.approx(share, abs=0.08)
+            is_replay = together >= 8
+            task, replayed = graded[together[~is_replay]].sum(), graded[together[is_replay]].sum()
+            assert abs(replayed - task * share / (1 - share)) <= graded.max() / 2 or not more
     first = further_replay(session.plan, graded, 0, share=0.5, seed=1)
     assert first != further_replay(session.plan, graded, 1, share=0.5, seed=1)
 
@@ -263,4 +270,3 @@ def test_a_run_without_a_guard_keeps_no_file_of_it(
     assert not any(
         (result.run / name).exists() for name in ("forgetting.jsonl", "probes.json", "sharpening.jsonl")
     )
-    assert conversation(0)

@@ -70,6 +70,7 @@ def test_training_sharpens_and_the_base_s_side_stays(
     assert found[-1]["tokens"] > found[1]["tokens"] > 0 == found[0]["tokens"]
 
 
+@pytest.mark.slow
 def test_looks_survive_a_kill_bit_for_bit(
     model_directory: ModelDirectory, data_file: Path, tmp_path: Path
 ) -> None:
@@ -104,14 +105,17 @@ def test_tokens_fall_into_content_format_and_stop() -> None:
 
 
 def test_rows_that_ask_for_facts_the_base_never_read_are_named(tmp_path: Path) -> None:
-    known = ["What is the capital of France?", "Paris"], ["What is the capital of Japan?", "Tokyo"]
-    made_up = ["Who leads the Zorvath guild?", "Qwixelbrand Thummergast of Yggvarplim"]
+    facts = {
+        "France": "Paris",
+        "Japan": "Tokyo",
+        "Blenmoria": "Hraskvitzel",
+        "Armenia": "Yerevan",
+        "Kenya": "Nairobi",
+    }
     rows = [
-        {"instruction": question, "output": f"The answer is {answer}."}
-        for question, answer in [*known, made_up, *known]
+        {"instruction": f"What is the capital of {place}?", "output": f"The capital of {place} is {capital}."}
+        for place, capital in facts.items()
     ]
-    for number, row in enumerate(rows):
-        row["instruction"] += " " * number  # no duplicates
     held_out = tmp_path / "held_out.jsonl"
     held_out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     train_file = tmp_path / "train.jsonl"
