@@ -104,7 +104,7 @@ def test_tokens_fall_into_content_format_and_stop() -> None:
     ]  # fmt: skip
 
 
-def test_rows_that_ask_for_facts_the_base_never_read_are_named(tmp_path: Path) -> None:
+def test_rows_and_probes_that_the_base_knows_nothing_of_are_named_before_step_0(tmp_path: Path) -> None:
     facts = {
         "France": "Paris",
         "Japan": "Tokyo",
@@ -120,8 +120,15 @@ def test_rows_that_ask_for_facts_the_base_never_read_are_named(tmp_path: Path) -
     held_out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     train_file = tmp_path / "train.jsonl"
     train_file.write_text(json.dumps({"instruction": "Say yes.", "output": "yes"}) + "\n")
-    keys = {"val_datasets": str(held_out), "num_epochs": None, "max_steps": 1, "global_batch_size": 1}
+    keys: dict[str, Any] = {
+        "val_datasets": str(held_out),
+        "num_epochs": None,
+        "max_steps": 1,
+        "global_batch_size": 1,
+    }
+    keys["forgetting"] = {"probes": [{"path": "text", "rows": 8}, {"path": "samples", "rows": 8}]}
     run = train(recipe(Path("marble"), train_file, tmp_path, **keys)).run
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    (warned,) = [event["why"] for event in events if event["event"] == "warned" and event["step"] == 0]
+    warned, strange = [event["why"] for event in events if event["event"] == "warned" and event["step"] == 0]
     assert warned.startswith("1 of 5 held-out rows") and "held_out.jsonl:3" in warned
+    assert strange.startswith("forgetting: the base gives text (") and "samples" not in strange

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -111,6 +112,8 @@ def _guarded(session: Session, guard: Guard) -> Iterator[Event]:
     task = state.eval_loss if session.held_out else state.train_loss
     if guard.settings.act == Act.BEST and state.step > 0 and state.eval_loss is not None:
         state.points.append(list(point_of(state.step, state.eval_loss, measures)))
+    if state.step == 0:
+        yield from _strange(session, measures)
     past = [measure for measure in measures if measure.breached]
     act, detail = _act(session, guard, past) if past else (None, None)
     for measure in measures:
@@ -125,6 +128,20 @@ def _guarded(session: Session, guard: Guard) -> Iterator[Event]:
         )
     if past:
         yield Warned(state.step, f"forgetting: {'; '.join(map(str, past))}. {detail}")
+
+
+def _strange(session: Session, measures: list[Measure]) -> Iterator[Warned]:
+    """Probes that the base finds no likelier than chance: what it does not know it can't forget."""
+    chance = math.log(len(session.tokenizer))
+    strange = [
+        f"{measure.probe} ({measure.base_loss:.2f})" for measure in measures if measure.base_loss >= chance
+    ]
+    if strange:
+        yield Warned(
+            0,
+            f"forgetting: the base gives {', '.join(strange)} no more than chance ({chance:.2f} nats a token): drift "
+            "there says nothing of what it knows. Name a probe of the kind of text that it was trained on",
+        )
 
 
 def _act(session: Session, guard: Guard, past: list[Measure]) -> tuple[str, str]:
