@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def test_warn_says_so_at_each_breach_and_changes_nothing_of_the_run(forgets: Any
 
 
 def test_replay_raises_the_share_of_replay_from_the_next_update_on(forgets: Any, general: Path) -> None:
-    replay = {"replay": {"path": str(general), "share": 0.1, "max_length": 32}}
+    replay = {"replay": {"path": str(general), "share": 0.1, "max_length": 8}}
     left = train(forgets("left", **replay))
     helped = train(forgets("helped", **replay, forgetting={"act": "replay"}))
     acted = [line for line in lines(helped.run) if line["act"] == "replay"]
@@ -105,7 +106,8 @@ def test_replay_raises_the_share_of_replay_from_the_next_update_on(forgets: Any,
     shares = {line["step"]: line["source_tokens"].get("1", 0) / line["graded_tokens"] for line in steps}
     before = [share for step, share in shares.items() if step <= since]
     behind = [share for step, share in shares.items() if since < step <= since + 3]
-    assert np.mean(before) < 0.15 < 0.18 < np.mean(behind) < 0.35
+    assert np.mean(before) < 0.16 and np.mean(behind) > np.mean(before) + 0.06
+    assert all(0.13 <= share <= 0.45 for share in behind)
     assert lines(helped.run)[-1]["drift"] < lines(left.run)[-1]["drift"]
     assert lines(left.run)[since // 3]["drift"] == lines(helped.run)[since // 3]["drift"]
 
@@ -156,7 +158,7 @@ def test_the_base_s_losses_are_those_of_plain_transformers(forgets: Any) -> None
             assert said == pytest.approx(float((nll * weights).sum() / weights.sum()), rel=1e-4)
     drawn = kept["probes"][2]["rows"]
     assert all(2 <= len(row["ids"]) <= SAMPLE_TOKENS + 1 for row in drawn)
-    assert len({tuple(row["ids"]) for row in drawn}) > 60
+    assert len({tuple(row["ids"]) for row in drawn}) > 30
 
 
 @pytest.mark.parametrize(
@@ -206,6 +208,7 @@ def test_a_probe_without_two_rows_is_refused(forgets: Any, tmp_path: Path) -> No
 
 
 def test_paths_of_probes_are_found_beside_the_recipe_and_kept(tmp_path: Path, general: Path) -> None:
+    general = Path(shutil.copy(general, tmp_path))
     path = tmp_path / "recipe.yaml"
     path.write_text(
         "model: marble\ndatasets: general.jsonl\nforgetting:\n  probes: [text, {path: general.jsonl}]\n"
