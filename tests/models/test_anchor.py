@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,20 @@ def test_loss_and_gradient_are_those_of_two_models(
         torch.testing.assert_close(
             parameter.grad, expected[name], rtol=2e-3, atol=2e-4 * total_weight(packs) ** 0.5
         )
+
+
+def test_an_anchor_whose_base_has_the_adapter_on_would_hold_nothing_and_is_seen(
+    near_base: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = near_base()
+    assert session.anchor is not None
+    (pack, *_) = session.packs(list(session.data.train[0]))
+    pulls = []
+    for planted in (adapter_off, nullcontext):
+        monkeypatch.setattr("burnish.models.anchor.adapter_off", planted)
+        with without_dropout(session.model), pack_attention(session.model, packed=True):
+            pulls.append(float(session.anchor.loss(pack)[2]))
+    assert pulls[0] > 0.05 and abs(pulls[1]) < 1e-5
 
 
 def test_switching_off_gives_the_base_and_leaves_what_is_trained_as_it_was(

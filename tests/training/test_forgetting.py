@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ from burnish.data.replay import further_replay, share_at
 from burnish.errors import DataError, UsageError
 from burnish.recipe.load import load_recipe
 from burnish.training.again import repeat_last_interval
+from burnish.training.directory import RunDirectory
 from burnish.training.forgetting import MOST_REPLAY, Point, choose, front, paired_t, raised
+from burnish.training.observe import open_observers
 from burnish.training.probes import SAMPLE_TOKENS
 from burnish.training.run import RunResult, prepare, resume, train
+from burnish.training.step import take_step
 from tests.conftest import write_jsonl
 from tests.training.test_run import final_weights, interrupting, recipe
 
@@ -31,6 +34,11 @@ OTHERS = "The {} was {} that year, and nobody in the village could say why it ha
 
 def lines(run: Path, name: str = "forgetting.jsonl") -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / name).read_text().splitlines()]
+
+
+def share_of_replay(steps: Iterable[dict[str, Any]]) -> float:
+    pairs = [(line["source_tokens"].get("1", 0), line["graded_tokens"]) for line in steps]
+    return float(sum(replayed for replayed, _ in pairs) / sum(all_of_it for _, all_of_it in pairs))
 
 
 @pytest.fixture
@@ -103,11 +111,9 @@ def test_replay_raises_the_share_of_replay_from_the_next_update_on(forgets: Any,
     since = acted[0]["step"]
     assert acted and acted[0]["detail"] == "replay is raised from 10.0% to 20.0% of the graded tokens"
     steps = [line for line in lines(helped.run, "metrics.jsonl") if line["kind"] == "train"]
-    shares = {line["step"]: line["source_tokens"].get("1", 0) / line["graded_tokens"] for line in steps}
-    before = [share for step, share in shares.items() if step <= since]
-    behind = [share for step, share in shares.items() if since < step <= since + 3]
-    assert np.mean(before) < 0.16 and np.mean(behind) > np.mean(before) + 0.06
-    assert all(0.13 <= share <= 0.45 for share in behind)
+    before = share_of_replay(line for line in steps if line["step"] <= since)
+    behind = share_of_replay(line for line in steps if since < line["step"] <= since + 6)
+    assert before < 0.16 and before + 0.05 < behind < 0.5
     assert lines(helped.run)[-1]["drift"] < lines(left.run)[-1]["drift"]
     assert lines(left.run)[since // 3]["drift"] == lines(helped.run)[since // 3]["drift"]
 
@@ -159,6 +165,21 @@ def test_the_base_s_losses_are_those_of_plain_transformers(forgets: Any) -> None
     drawn = kept["probes"][2]["rows"]
     assert all(2 <= len(row["ids"]) <= SAMPLE_TOKENS + 1 for row in drawn)
     assert len({tuple(row["ids"]) for row in drawn}) > 30
+
+
+def test_a_base_that_is_asked_after_the_first_updates_is_another_base_and_is_seen(
+    forgets: Any, tmp_path: Path
+) -> None:
+    session = prepare(forgets("late").recipe)
+    open_observers(session, RunDirectory(tmp_path), keep=False)
+    assert session.guard is not None
+    asked_in_time = session.guard
+    for _ in range(4):
+        take_step(session)
+    open_observers(session, RunDirectory(tmp_path), keep=False)
+    assert asked_in_time.measure(session.forward)[0].breached
+    assert session.guard.measure(session.forward)[0].drift == 0.0
+    assert session.guard.as_dict()["probes"][0]["base"] != asked_in_time.as_dict()["probes"][0]["base"]
 
 
 @pytest.mark.parametrize(
@@ -246,20 +267,20 @@ def test_a_share_is_doubled_up_to_a_half() -> None:
     assert [share_at([[4, 0.2], [8, 0.4]], step) for step in (3, 4, 7, 8)] == [None, 0.2, 0.2, 0.4]
 
 
-def test_further_replay_is_a_function_of_the_step_and_comes_as_near_as_whole_rows_can(
+def test_further_replay_is_a_function_of_the_step_and_keeps_the_share_over_updates(
     forgets: Any, general: Path
 ) -> None:
     session = prepare(forgets("s", replay={"path": str(general), "share": 0.1, "max_length": 16}).recipe)
     graded = session.data.train.row_graded
     for share in (0.2, 0.5):
-        for step in range(4):
-            planned = session.plan.rows_of(step)
+        task = replayed = 0
+        for step in range(session.plan.num_steps):
             more = further_replay(session.plan, graded, step, share=share, seed=1)
             assert more == further_replay(session.plan, graded, step, share=share, seed=1)
-            together = np.array(planned + more)
-            is_replay = together >= 8
-            task, replayed = graded[together[~is_replay]].sum(), graded[together[is_replay]].sum()
-            assert abs(replayed - task * share / (1 - share)) <= graded.max() / 2 or not more
+            together = np.array(session.plan.rows_of(step) + more)
+            task += graded[together[together < 8]].sum()
+            replayed += graded[together[together >= 8]].sum()
+        assert replayed / (task + replayed) == pytest.approx(share, abs=0.06)
     first = further_replay(session.plan, graded, 0, share=0.5, seed=1)
     assert first != further_replay(session.plan, graded, 1, share=0.5, seed=1)
 

@@ -24,7 +24,7 @@ def share_at(raises: Sequence[Sequence[float]], step: int) -> float | None:
 
 
 def further_replay(course: Course, graded: Array, step: int, *, share: float, seed: int) -> list[int]:
-    """Replay rows to add to the update's own until `share` of its graded tokens are replay.
+    """Replay rows to add to the update's own until, over many updates, `share` of the graded tokens are replay.
 
     `graded` are the targets of each row of all stages. None are added in a stage that has no replay.
     """
@@ -40,7 +40,8 @@ def further_replay(course: Course, graded: Array, step: int, *, share: float, se
     found: list[int] = []
     while wanted > 0:
         for row in (first + random.permutation(part.rows)).tolist():
-            if wanted < graded[row] / 2:  # as near to the share as whole rows come
+            # The last row comes as often as the share asks for its tokens: small updates and long rows keep it too.
+            if random.random() * graded[row] >= wanted:
                 return found
             found.append(row)
             wanted -= graded[row]
