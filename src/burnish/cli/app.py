@@ -50,6 +50,9 @@ VERBS = {
         "Judge", "Measure a run or a model: held-out loss, answers, tasks; intervals, base, contamination."
     ),
     "compare": Verb("Judge", "Base and tuned model side by side on the same prompts."),
+    "sharpening": Verb(
+        "Judge", "What training did to each token: probabilities before and after, and what the base knew."
+    ),
     "winrate": Verb("Judge", "Win rates of given preferences, with intervals, and with length taken out."),
     "arena": Verb(
         "Judge", "Blind pairs for people or judges: vote, count, export; how many prompts are needed."
