@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 
 from burnish.checkpoint.place import discard
-from burnish.data.prepare import read_rows
+from burnish.data.rows import read_rows
 from burnish.errors import DataError, UsageError
 from burnish.experiments.asking import METRICS, outcomes
 from burnish.experiments.subsets import subset

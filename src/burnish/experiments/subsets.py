@@ -19,8 +19,8 @@ from typing import Any
 import orjson
 
 from burnish.curation.records import to_record
-from burnish.data.prepare import read_rows, replay_source
 from burnish.data.read import read_source
+from burnish.data.rows import read_rows, replay_source
 from burnish.data.split import content_key
 from burnish.errors import DataError, UsageError
 from burnish.recipe.choices import DataFormat

@@ -24,7 +24,7 @@ from typing import Any
 import orjson
 
 from burnish.checkpoint.place import discard
-from burnish.data.prepare import read_rows
+from burnish.data.rows import read_rows
 from burnish.evaluation.match import answers_and_stops, exact_match, share
 from burnish.experiments import curve as curves
 from burnish.experiments import fewshot as prompting

@@ -212,7 +212,7 @@ class Forgetting(Keys):
         "let `final/` hold the checkpoint with the best held-out loss within the budget.",
     )
     probes: tuple[Probe, ...] = Field(
-        default=OWN_PROBES,  # type: ignore[assignment]  # names become probes below
+        default=OWN_PROBES,  # names become probes below
         validate_default=True,
         description="What is measured: a list of names, paths or mappings.",
     )

@@ -18,7 +18,7 @@ from typing import Any
 
 from burnish.chat.refusal import RowRefused
 from burnish.curation.score import exchange
-from burnish.data.prepare import read_rows_of
+from burnish.data.rows import read_rows_of
 from burnish.errors import DataError
 from burnish.models.generate import generate, num_positions
 from burnish.models.tokenizer import ChatTokenizer
