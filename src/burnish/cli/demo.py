@@ -16,7 +16,7 @@ from burnish.chat.paint import terminal
 from burnish.chat.strip import strip_of, visible
 from burnish.cli.output import Output
 from burnish.cli.progress import TrainingDisplay
-from burnish.evaluation.match import wilson_interval
+from burnish.evaluation.intervals import wilson_interval
 from burnish.evaluation.sharpening import GradedToken, graded_tokens, mean_surprise
 from burnish.experiments.thesis import (
     base_answers_and_stops,
@@ -98,6 +98,7 @@ def command(
         f"burnish chat {result.run}",
         f'burnish compare {result.run} "Who wrote Dracula?"',
         f"burnish preview {data} --model marble",
+        f"burnish report {result.run}",
     ):
         console.print(f"  {line}", soft_wrap=True)
     output.emit({"run": str(result.run), "seconds": round(seconds, 1), **figures})
