@@ -46,6 +46,9 @@ VERBS = {
     "resume": Verb("Train", "Go on with an interrupted run."),
     "pretrain": Verb("Train", "Train a new model on text, from random weights."),
     "runs": Verb("Train", "List the runs in a folder: model, steps, losses, state."),
+    "eval": Verb(
+        "Judge", "Measure a run or a model: held-out loss, answers, tasks; intervals, base, contamination."
+    ),
     "compare": Verb("Judge", "Base and tuned model side by side on the same prompts."),
     "winrate": Verb("Judge", "Win rates of given preferences, with intervals, and with length taken out."),
     "arena": Verb(

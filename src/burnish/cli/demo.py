@@ -16,7 +16,7 @@ from burnish.chat.paint import terminal
 from burnish.chat.strip import strip_of, visible
 from burnish.cli.output import Output
 from burnish.cli.progress import TrainingDisplay
-from burnish.evaluation.match import wilson_interval
+from burnish.evaluation.intervals import wilson_interval
 from burnish.evaluation.sharpening import GradedToken, graded_tokens, mean_surprise
 from burnish.experiments.thesis import (
     base_answers_and_stops,

@@ -3,6 +3,7 @@
 98 of 100 exact            wilson_interval(98, 100)              (0.930, 0.994)
 wins 1, 0.5, 0, 0.93, ...  mean_interval(wins)                   Wilson's, with the fractions' own spread
 two models, same prompts   paired_interval(wins_a - wins_b)      bootstrap over prompts
+loss over rows of tokens   ratio_interval(nll, tokens)           bootstrap over rows, sum over sum
 """
 
 from __future__ import annotations
@@ -13,25 +14,14 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from burnish.curation.rates import quantile_of_normal, wilson_interval
+
+__all__ = ["mean_interval", "paired_interval", "quantile_of_normal", "wilson_interval"]
+
 Array = NDArray[np.float64]
 
 RESAMPLES = 2000
 _CELLS = 1 << 22  # how many draws of the bootstrap are held at once
-
-
-def quantile_of_normal(confidence: float = 0.95) -> float:
-    """How many standard errors lie on each side: 1.96 for 95%."""
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
-
-
-def wilson_interval(successes: float, trials: float, *, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of a share (Wilson 1927); of no trials, everything is possible."""
-    if trials <= 0:
-        return 0.0, 1.0
-    z, p = quantile_of_normal(confidence), successes / trials
-    middle = p + z * z / (2 * trials)
-    half = z * math.sqrt(max(0.0, p * (1 - p) / trials + z * z / (4 * trials * trials)))
-    return max(0.0, (middle - half) / (1 + z * z / trials)), min(1.0, (middle + half) / (1 + z * z / trials))
 
 
 def mean_interval(outcomes: Array, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -73,6 +63,38 @@ def paired_interval(
     outside = NormalDist().cdf(-math.sqrt(n / (n - 1)) * _quantile_of_t(confidence, n - 1))
     low, high = np.quantile(means, [outside, 1 - outside])
     return float(low), float(high)
+
+
+def ratio_interval(
+    above: Array, below: Array, *, less: tuple[Array, Array] | None = None, seed: int = 0
+) -> tuple[float, float]:
+    """Bootstrap interval of sum(above) / sum(below) over rows, 95%; of its difference to another ratio, `less`.
+
+    Rows are drawn, not tokens: the tokens of one row go together. Both ratios are taken on the same rows.
+    """
+    n = len(above)
+    if n < 2:
+        return math.nan, math.nan
+    random = np.random.Generator(np.random.Philox(seed))
+    most = max(1, _CELLS // n)
+    ratios = []
+    for start in range(0, RESAMPLES, most):
+        drawn = random.integers(0, n, size=(min(most, RESAMPLES - start), n))
+        found = _ratio(above[drawn], below[drawn])
+        ratios.append(found if less is None else found - _ratio(less[0][drawn], less[1][drawn]))
+    every = np.concatenate(ratios)
+    every = every[np.isfinite(every)]
+    if not len(every):
+        return math.nan, math.nan
+    outside = NormalDist().cdf(-math.sqrt(n / (n - 1)) * _quantile_of_t(0.95, n - 1))
+    low, high = np.quantile(every, [outside, 1 - outside])
+    return float(low), float(high)
+
+
+def _ratio(above: Array, below: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Array = above.sum(axis=1) / below.sum(axis=1)
+    return found
 
 
 def _quantile_of_t(confidence: float, freedom: int) -> float:

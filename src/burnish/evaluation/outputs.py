@@ -8,7 +8,7 @@ AlpacaEval annotations   {"instruction": .., "output_1": .., "output_2": .., "ge
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -106,6 +106,37 @@ def _bad(place: str, seen: str) -> DataError:
         f"{place}: {seen}",
         rule="an output is {instruction, output, generator}, or an MT-Bench answer {question_id, model_id, choices}",
         remedy="correct the record, or leave it out",
+    )
+
+
+def answers_for(path: Path, prompts: Sequence[str]) -> list[str]:
+    """The answers of a file to these prompts: by the prompt where rows name it, else by their order."""
+    found = [(place, *_told(place, record)) for place, record in read_records(path)]
+    by_prompt = {prompt: answer for _, prompt, answer in found if prompt is not None}
+    if all(prompt in by_prompt for prompt in prompts):
+        return [by_prompt[prompt] for prompt in prompts]
+    if any(prompt is not None for _, prompt, _ in found) or len(found) != len(prompts):
+        missing = next((prompt for prompt in prompts if prompt not in by_prompt), "")
+        raise DataError(
+            f"{name_of(path)}: {len(found)} answers to {len(prompts)} questions, none to {missing[:60]!r}",
+            rule="every question has an answer: a row with the same prompt, or as many rows in the same order",
+            remedy="add the missing answers, or judge fewer questions: --limit",
+        )
+    return [answer for *_, answer in found]
+
+
+def _told(place: str, record: dict[str, Any]) -> tuple[str | None, str]:
+    """A row's prompt, if it says one, and its answer."""
+    prompt = next(
+        (record[key] for key in ("prompt", "instruction") if isinstance(record.get(key), str)), None
+    )
+    for key in ("response", "answer", "output", "text"):
+        if isinstance(record.get(key), str):
+            return prompt, record[key]
+    raise DataError(
+        f"{place}: keys {', '.join(list(record)[:6])}",
+        rule="an answer stands under response, answer, output or text",
+        remedy="name the column so",
     )
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from burnish.chat.refusal import RowRefused
-from burnish.curation.flow import Item
+from burnish.curation.items import Item
 from burnish.curation.score import Values, exchange
 from burnish.data.pack import Pack, pack_all
 from burnish.evaluation.fingerprint import fingerprint
@@ -113,7 +113,7 @@ def _values(asked: _Sums, alone: _Sums) -> Values:
 
 def _views(assistant: Assistant, row: Row, number: int) -> list[Example]:
     """The row as token sequences, its turn ends ungraded; none where it has no answer or cannot be encoded."""
-    content = _plain(row.content) if assistant.tokenizer.template is None else row.content
+    content = plain(row.content) if assistant.tokenizer.template is None else row.content
     if isinstance(content, Document):
         return []
     try:
@@ -130,7 +130,7 @@ def _views(assistant: Assistant, row: Row, number: int) -> list[Example]:
     return found
 
 
-def _plain(content: Content) -> Content:
+def plain(content: Content) -> Content:
     """A conversation as text to continue: what was said, and the last answer."""
     pair = exchange(content) if isinstance(content, Conversation) else None
     if pair is None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from burnish.data.pack import pack_all
-from burnish.evaluation.match import wilson_interval
+from burnish.evaluation.intervals import wilson_interval
 from burnish.models.assistant import Assistant
 from burnish.models.forward import graded_nll, pack_attention, why_unpacked
 from burnish.models.generate import evaluating

@@ -56,15 +56,18 @@ def generate(
 ) -> list[Generation]:
     """Continue each prompt until a stop token, `max_new_tokens` or the model's last position; temperature 0 is greedy.
 
-    Prompts of like length share a batch, so that there is little padding; answers come in the prompts' order.
+    Prompts of like length share a batch, so that there is little padding; answers come in the prompts' order. A prompt
+    whose answer may reach the model's last position is batched with those of its own length only: a longer neighbour
+    would cut it short.
     Sampling draws from `seed`, and leaves torch's own random state as it was.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: dict[int, Generation] = {}
     with evaluating(model), torch.random.fork_rng():
         torch.manual_seed(seed)
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        for batch in _batches(
+            order, prompts, batch_size, (num_positions(model.config) or sys.maxsize) - max_new_tokens
+        ):
             produced = _generate_batch(
                 model,
                 [prompts[i] for i in batch],
@@ -75,6 +78,21 @@ def generate(
             for index, ids in zip(batch, produced, strict=True):
                 answers[index] = _ended(list(prompts[index]), ids, frozenset(stop_ids))
     return [answers[i] for i in range(len(prompts))]
+
+
+def _batches(
+    order: Sequence[int], prompts: Sequence[Sequence[int]], size: int, roomy: int
+) -> Iterator[list[int]]:
+    """Prompts in batches of at most `size`: of any lengths up to `roomy` tokens, beyond it of one length each."""
+    batch: list[int] = []
+    for index in order:
+        length = len(prompts[index])
+        if batch and (len(batch) == size or (length > roomy and length != len(prompts[batch[-1]]))):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 def _generate_batch(

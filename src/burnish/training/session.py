@@ -16,7 +16,8 @@ from burnish.adapters.audit import Audit
 from burnish.adapters.tokens import untrained_tokens
 from burnish.data.pack import Pack, pack_all
 from burnish.data.plan import Course
-from burnish.data.prepare import Prepared, encode_rows, read_rows
+from burnish.data.prepare import Prepared, encode_rows
+from burnish.data.rows import read_rows
 from burnish.data.workers import Workers
 from burnish.models.anatomy import anatomy_of
 from burnish.models.forward import Forward, open_forward, why_unpacked
@@ -46,7 +47,10 @@ LOGITS_PER_PASS = 2**27
 
 @dataclass(slots=True)
 class TrainState:
-    """What changes while training and resuming must bring back, next to weights and optimiser."""
+    """What changes while training and resuming must bring back, next to weights and optimiser.
+
+    `owes_evaluation` says that the weights of this step are still to be measured, as before the first update.
+    """
 
     step: int = 0
     tokens: int = 0
@@ -59,6 +63,7 @@ class TrainState:
     stopped_by: str | None = None
     skipped: int = 0
     skipped_in_a_row: int = 0
+    owes_evaluation: bool = True
 
 
 @dataclass(slots=True)
@@ -148,7 +153,7 @@ def encode_recipe(recipe: Recipe) -> tuple[ChatTokenizer, Prepared]:
     """Read and encode every row of a recipe, in memory, as training would; nothing is kept or proved."""
     rows = read_rows(recipe)
     tokenizer = recipe_tokenizer(recipe, chat=rows.has_conversations)
-    with Workers(tokenizer.spec, num_rows=len(rows.train) + len(rows.held_out)) as workers:
+    with Workers(tokenizer.spec, num_rows=rows.num_kept) as workers:
         data = encode_rows(rows, workers.encode_all, recipe)
     tokenizer.take_in(workers.stop_ids, workers.counts)
     return tokenizer, data

@@ -28,7 +28,7 @@ Array = np.ndarray[tuple[int], np.dtype[Any]]
 
 
 class Abandoned(Exception):
-    """The user asked to stop while an update was being computed; nothing was moved."""
+    """The user asked to stop while an update or an evaluation was being computed; nothing was moved."""
 
 
 def take_step(session: Session, *, interrupted: Callable[[], bool] = lambda: False) -> Stepped:
@@ -106,13 +106,18 @@ def _backward(
     return torch.stack(sums).sum(), dict(sorted(by_source.items()))
 
 
-def evaluate(session: Session) -> Evaluated:
-    """Held-out loss, one division over the whole set, and the share of graded tokens that are the first choice."""
+def evaluate(session: Session, *, interrupted: Callable[[], bool] = lambda: False) -> Evaluated:
+    """Held-out loss, one division over the whole set, and the share of graded tokens that are the first choice.
+
+    Given up between two packs (`Abandoned`) once `interrupted` says so.
+    """
     loss = weight = 0.0
     right = graded = 0
     sources = SourceSums()
     with evaluating(session.model), pack_attention(session.model, packed=session.forward.packed):
         for pack in session.held_out:
+            if interrupted():
+                raise Abandoned
             summed, nll, hits = session.forward.judge(pack)
             loss += float(summed)
             weight += pack.weight
