@@ -21,10 +21,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import report
 from arms import ARMS, CANDIDATES, HERE, TUNED, Bench, Case, best_of, settings_of
 from measure import RunFailed, Watched
 from workloads import SHARED
+
+import report
 
 CASES = (Case("alpaca"), Case("alpaca", "lora"), Case("shared_prompt"), Case("reasoning"))
 EXACT = Case("alpaca", dtype="float32")

@@ -20,6 +20,7 @@ SHAPE = {"hidden": 4, "layers": 1, "heads": 2, "kv_heads": 1, "intermediate": 3,
 def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import arithmetic
+
     import report
 
     yield arithmetic, report

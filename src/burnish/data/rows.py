@@ -76,6 +76,16 @@ class Rows:
         """Where each segment begins and ends, among the usable rows."""
         return [*pairwise([*range(0, len(self.fates), SEGMENT_ROWS), len(self.fates)])] or [(0, 0)]
 
+    @property
+    def train(self) -> list[Row]:
+        """All rows that are trained on, in memory."""
+        return [row for segment in self.segments() for row in segment.train]
+
+    @property
+    def held_out(self) -> list[Row]:
+        """All rows that are held out, in memory."""
+        return [row for segment in self.segments() for row in segment.held_out]
+
     def segments(self, wanted: Sequence[bool] | None = None) -> Iterator[Segment]:
         """The segments in order, or those that are wanted."""
         rows = iter(self.few) if self.few is not None else self._read_again()

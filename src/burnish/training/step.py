@@ -48,6 +48,7 @@ def take_step(session: Session, *, interrupted: Callable[[], bool] = lambda: Fal
         watching_experts(session.model) if first else nullcontext() as owed,
     ):
         summed, source_sums = _backward(session, packs, interrupted)
+    pull = None if session.anchor is None else session.anchor.taken() / denominator
     norm = session.masters.clip(session.recipe.max_grad_norm, over=denominator)
     # The one wait for the device in a step: what is logged and what says whether to move.
     total, length, *by_source = torch.stack([summed, norm, *source_sums.values()]).tolist()
@@ -84,6 +85,7 @@ def take_step(session: Session, *, interrupted: Callable[[], bool] = lambda: Fal
         },
         source_tokens={source: int((graded == source).sum()) for source in source_sums},
         stage=session.stages[session.plan.stage_of(step)[0]].name,
+        kl_to_base=pull,
     )
 
 
@@ -97,8 +99,8 @@ def _backward(
         if sums and interrupted():
             session.masters.zero_grad()
             raise Abandoned
-        part, nll = session.forward.loss(pack)
-        part.backward()  # type: ignore[no-untyped-call]
+        part, nll, objective = session.objective(pack)
+        objective.backward()  # type: ignore[no-untyped-call]
         sums.append(part.detach())
         for source in np.unique(pack.sources).tolist():
             mine = torch.from_numpy(pack.sources == source).to(nll.device)
