@@ -10,7 +10,7 @@ from burnish.report.collect import Run
 from burnish.report.markup import Html, bullets, folded, join, table, tag
 from burnish.report.scores import difference, main_metric, sheets
 from burnish.report.sections.cost import money, peak, seconds_of
-from burnish.report.sections.curves import points_of
+from burnish.report.sections.curves import points_of, smooth
 from burnish.report.sections.evaluations import words_of
 from burnish.report.sections.forgetting import budget, is_over, measures, probes
 from burnish.report.story import colour_of
@@ -56,7 +56,7 @@ def figures(run: Run, *, price: float | None = None, currency: str = "") -> list
 
 def _loss(run: Run) -> Figure | None:
     for name, lines in (("Held-out loss", run.evals), ("Training loss", run.steps)):
-        points = points_of(lines)
+        points = points_of(lines) if lines is run.evals else smooth(points_of(lines))
         if len(points) > 1:
             best = min(points, key=lambda point: point[1])
             more = (
