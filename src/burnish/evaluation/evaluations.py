@@ -126,8 +126,8 @@ def _compared(newest: list[dict[str, dict[str, Any]]], dataset: str, metric: str
     rows = {newest[k][dataset]["rows"] for k in there}
     if len(there) < 2 or metric.partition("@")[0] == "answer_tokens":
         return Compared(dataset, metric, cells, None, False, len(rows) <= 1)
-    sign = 1 if cells[there[0]]["higher_is_better"] else -1  # type: ignore[index]
-    best = max(there, key=lambda k: sign * cells[k]["value"])  # type: ignore[index]
+    sign = 1 if cells[there[0]]["higher_is_better"] else -1
+    best = max(there, key=lambda k: sign * cells[k]["value"])
     clear = all(k == best or _apart(cells[best], cells[k], sign) for k in there)
     return Compared(dataset, metric, cells, best, clear, len(rows) <= 1)
 

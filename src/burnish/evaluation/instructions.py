@@ -91,7 +91,7 @@ def _paragraphs(text: str, given: Arguments) -> bool:
     pieces = [piece.strip() for piece in re.split(r"\s?\*\*\*\s?", text)]
     if not all(pieces[1:-1]):
         return False
-    return sum(map(bool, pieces)) == given["num_paragraphs"]
+    return sum(map(bool, pieces)) == int(given["num_paragraphs"])
 
 
 def _words(text: str, given: Arguments) -> bool:
@@ -106,7 +106,7 @@ def _first_word(text: str, given: Arguments) -> bool:
         return False
     word = pieces[nth - 1].split()[0].lstrip("'").lstrip('"')
     first = re.split(r"[.,?!'\"]", word)[0].lower()
-    return number == given["num_paragraphs"] and first == given["first_word"].lower()
+    return number == int(given["num_paragraphs"]) and first == str(given["first_word"]).lower()
 
 
 def _placeholders(text: str, given: Arguments) -> bool:
