@@ -55,13 +55,14 @@ class Case:
         return f"{self.workload}, {self.method}{precision}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bench:
     """Where things are: the prepared shape, the peers' interpreter, extra recipe keys for burnish."""
 
     folder: Path
     peers: Path
     keys: dict[str, Any]
+    thrown_away: int = 0
 
     def facts(self, workload: str) -> dict[str, Any]:
         return json.loads((self.folder / workload / "facts.json").read_text())

@@ -26,7 +26,8 @@ from typing import Any
 from rapidfuzz.distance import Levenshtein
 
 from burnish.curation.dedup import THRESHOLD, Question, Repeats, find_repeats
-from burnish.curation.flow import Input, Job, read_items, sift
+from burnish.curation.flow import Job, sift
+from burnish.curation.items import Input, read_items
 from burnish.curation.texts import normal, prompt_of, response_of
 
 MOST_EDITS = 0.05

@@ -106,6 +106,10 @@ def header(result: dict[str, Any]) -> str:
     busiest = max(
         run["others"] for entry in result["cases"] for runs in entry["runs"].values() for run in runs
     )
+    if result.get("thrown_away"):
+        lines.append(
+            f"{result['thrown_away']} runs during which others used more than {LOADED:.0%} of it were made again."
+        )
     if busiest > LOADED:
         lines.append(
             f"**The machine was loaded: other processes used up to {busiest:.0%} of it during a run. "

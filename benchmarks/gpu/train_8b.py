@@ -38,11 +38,12 @@ from arithmetic import necessary  # noqa: E402
 from burnish import marble  # noqa: E402
 from burnish.data.ledger import Ledger  # noqa: E402
 from burnish.data.prepare import Prepared  # noqa: E402
+from burnish.data.store import EncodedRows, RowsWriter, StoredOrigins  # noqa: E402
 from burnish.models.tokenizer import load_chat_tokenizer  # noqa: E402
 from burnish.recipe.load import load_recipe  # noqa: E402
 from burnish.training.session import Session, open_session  # noqa: E402
 from burnish.training.step import take_step  # noqa: E402
-from burnish.types import Example, Origin  # noqa: E402
+from burnish.types import Document, Example, Origin, Row  # noqa: E402
 
 SHAPES = {
     "8b": {
@@ -128,21 +129,21 @@ def write_model(folder: Path, shape: dict[str, int]) -> Path:
     return folder
 
 
-def rows(count: int, vocab: int, prefix: int) -> list[tuple[Example, ...]]:
+def rows(count: int, vocab: int, prefix: int) -> EncodedRows:
     """Log-normal lengths, mean about 500, cut at 2,048; four fifths graded; `prefix` ids are the same in all."""
     draw = np.random.default_rng(0)
     lengths = np.clip(draw.lognormal(mean=5.85, sigma=0.85, size=count), 16, CUT).astype(int)
     system = draw.integers(10, vocab, size=prefix).tolist()
-    made = []
+    made = RowsWriter()
     for row, length in enumerate(lengths.tolist()):
         ids = (system + draw.integers(10, vocab, size=length).tolist())[:CUT]
         context = min(len(ids) - 1, prefix + length // 5 + 1)
         weights = [0.0] * context + [1.0] * (len(ids) - context)
         made.append((Example(row=row, source=0, turns=(), input_ids=ids, weights=weights),))
-    return made
+    return made.finish()
 
 
-def open_(model: Path, data: list[tuple[Example, ...]], keys: list[str]) -> Session:
+def open_(model: Path, data: EncodedRows, keys: list[str]) -> Session:
     placeholder = model / "rows.jsonl"
     placeholder.write_text('{"text": "unused"}\n')
     recipe = load_recipe(
@@ -158,9 +159,11 @@ def open_(model: Path, data: list[tuple[Example, ...]], keys: list[str]) -> Sess
             **dict(key.split("=", 1) for key in keys),
         },
     ).recipe
-    origins = {views[0].row: Origin("random", views[0].row) for views in data}
+    origins = StoredOrigins.of(
+        [Row(number, 0, Origin("random", number), Document("")) for number in range(len(data))]
+    )
     tokenizer = load_chat_tokenizer(str(model), chat=False)
-    return open_session(recipe, tokenizer, Prepared(data, [], origins, Ledger()))
+    return open_session(recipe, tokenizer, Prepared(data, RowsWriter().finish(), origins, Ledger()))
 
 
 def measure(model: Path, shape: dict[str, int], steps: int, prefix: int, keys: list[str]) -> dict[str, Any]:

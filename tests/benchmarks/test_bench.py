@@ -20,6 +20,7 @@ SHAPE = {"hidden": 4, "layers": 1, "heads": 2, "kv_heads": 1, "intermediate": 3,
 def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import arithmetic
+
     import report
 
     yield arithmetic, report
@@ -79,6 +80,32 @@ def test_no_ratio_is_given_between_runs_whose_losses_differ(modules: Any) -> Non
     assert report.ratios(entry(1.1), "trl-best") is None
     assert "not the same run" in report.case_table(entry(1.1), peak)
     assert "4.00x" in report.case_table(entry(1.001), peak)
+
+
+def test_a_run_that_others_disturbed_is_made_again_at_most_twice(
+    modules: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import arms
+    import measure
+    import run
+
+    loads = iter([0.3, 0.0, 0.3, 0.3, 0.4, 0.0])
+    monkeypatch.setattr(run, "start", lambda *_: measure.Watched(others=next(loads)))
+    bench = arms.Bench(Path(), Path(), {})
+    case = arms.Case("alpaca")
+    assert [run.undisturbed(bench, "burnish", case, 5, "round").others for _ in range(2)] == [0.0, 0.4]
+    assert bench.thrown_away == 3 and next(loads) == 0.0
+    for name in ("arms", "measure", "run"):
+        sys.modules.pop(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["train_8b.py", "qlora_70b.py"])
+def test_what_waits_for_a_gpu_runs_in_small_without_one(script: str) -> None:
+    words = [sys.executable, str(BENCHMARKS / "gpu" / script), "--smoke"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
 
 
 @pytest.mark.slow

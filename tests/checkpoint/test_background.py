@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from pathlib import Path
 
@@ -45,3 +47,26 @@ def test_what_goes_wrong_in_the_thread_is_raised_where_training_is(
     writer.close()
     assert not list_checkpoints(tmp_path)
     assert files.named(tmp_path) == []
+
+
+def test_the_thread_gives_way_to_training_and_a_save_that_is_waited_for_gives_way_to_nobody(
+    tmp_path: Path,
+) -> None:
+    seen: list[tuple[int, bool]] = []
+
+    def look() -> None:
+        thread = threading.get_native_id()
+        seen.append(
+            (os.getpriority(os.PRIO_PROCESS, thread), threading.current_thread() is threading.main_thread())
+        )
+
+    writer, made = Writer(tmp_path), Checkpoint(1, {"w": torch.zeros(4)}, {}, {})
+    writer.begin(made, copy=True, before=look, after=lambda: None)
+    writer.wait()
+    writer.begin(Checkpoint(2, made.weights, {}, {}), copy=False, before=look, after=lambda: None)
+    done = writer.done()
+    assert done is not None and done[0] == 2
+    writer.close()
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert seen[1] == (ours, True) and seen[0][1] is False
+    assert sys.platform != "linux" or seen[0][0] == min(19, ours + 10)

@@ -39,3 +39,18 @@ def test_for_people_it_names_memory_by_part_and_time(burnish: Any, recipe_file: 
     said = burnish("plan", recipe_file, "--no-measure").out
     assert "optimiser" in said and "activations" in said and "shared prefixes save" in said
     assert "TFLOP/s" in said
+
+
+def test_every_stage_has_its_forecast_and_the_run_their_sum(
+    burnish: Any, model_directory: Callable[..., Path], data_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "staged.yaml"
+    path.write_text(
+        f"model: {model_directory()}\ndatasets: {data_file}\nglobal_batch_size: 4\n"
+        "stages:\n  - {name: short, max_steps: 2}\n  - {name: long, max_steps: 9}\n"
+    )
+    said = json.loads(burnish("plan", str(path), "--hardware", "H100", "--json").out)
+    assert {name: stage["steps"] for name, stage in said["stages"].items()} == {"short": 2, "long": 9}
+    assert abs(said["seconds"] - sum(stage["seconds"] for stage in said["stages"].values())) <= 0.2
+    told = burnish("plan", str(path), "--hardware", "H100").out
+    assert "stage long" in told and "all stages" in told

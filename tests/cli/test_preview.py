@@ -77,6 +77,20 @@ def test_the_windows_of_a_long_text_have_the_origins_of_their_own_tokens(
     assert rejoined == whole["origin"]
 
 
+def test_of_what_is_replayed_one_row_is_shown_in_its_windows(
+    preview: Any, hundred: Path, tmp_path: Path
+) -> None:
+    text = write_jsonl(tmp_path / "text.jsonl", [{"text": "The sun is bright. " * 6}, {"text": "No more."}])
+    replay = f"replay={{path: {text}, share: 0.2, max_length: 16}}"
+    shown = lines(preview(hundred, replay, "--limit", "2", "--json"))
+    told = "".join(
+        token for one in shown[2:] for token, bit in zip(one["tokens"], one["graded"], strict=True) if bit
+    )
+    assert [one["row"] for one in shown[:2]] == [0, 1] and {one["row"] for one in shown[2:]} == {0}
+    assert told.count("sun is bright") == 6 and "No more" not in told
+    assert all(len(one["tokens"]) <= 16 for one in shown[2:]) and all(any(one["graded"]) for one in shown)
+
+
 def test_no_more_rows_are_encoded_or_read_than_are_shown(
     preview: Any, hundred: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from burnish.curation import rates
 from burnish.curation.audited import read_audited, to_audited
 from burnish.curation.bias import audit
 from burnish.curation.findings import Audit
-from burnish.curation.flow import Input
+from burnish.curation.items import Input
 from burnish.curation.rates import Stratum
 from burnish.types import Origin, Rejected
 from tests.conftest import write_jsonl
@@ -60,7 +60,7 @@ def test_balanced_sets_are_accused_at_most_once_in_twenty() -> None:
 @pytest.mark.slow
 def test_over_a_thousand_balanced_sets_the_rate_is_at_most_five_in_a_hundred() -> None:
     accused = sum(bool(audited(biased.balanced(seed, number=40)).biases) for seed in range(1000))
-    assert rates.interval(accused, 1000)[0] <= 0.05
+    assert rates.wilson_interval(accused, 1000)[0] <= 0.05
 
 
 def test_without_correction_balanced_sets_would_be_accused() -> None:
@@ -159,5 +159,5 @@ def test_chance_holm_and_tarone_on_small_numbers() -> None:
     assert rates.chance_p(1, [(1, 0.5), (1, 0.25)]) == pytest.approx(1 - 0.5 * 0.75)
     assert rates.holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
     assert rates.num_testable([0.001] * 3 + [0.5] * 1000, 0.05) == 3
-    low, high = rates.interval(98, 100)
+    low, high = rates.wilson_interval(98, 100)
     assert (round(low, 3), round(high, 3)) == (0.930, 0.994)

@@ -12,7 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from burnish.curation.convert import Conversion
-from burnish.curation.flow import Input, Item, Job, read_items, sift
+from burnish.curation.flow import Job, sift
+from burnish.curation.items import Input, Item, read_items
 from burnish.data.ledger import read_ledger
 from tests.conftest import write_jsonl
 

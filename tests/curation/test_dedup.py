@@ -10,18 +10,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from burnish.curation import journal, sketch
 from burnish.curation.dedup import Question, Repeats, find_repeats
-from burnish.curation.flow import Input, Job, sift
+from burnish.curation.flow import Job, sift
+from burnish.curation.items import Input
 from burnish.curation.neighbours import MISSED, band_width
 from burnish.curation.sketch import (
+    PAD,
+    PIECE,
     SLOTS,
     differ_in_numbers_only,
     edited_little,
     jaccard,
     minhashes,
     piece_set,
+    pieces,
 )
 from burnish.data.ledger import read_ledger
 from tests.conftest import write_jsonl
@@ -141,7 +147,7 @@ def test_the_longest_or_the_best_scored_of_a_group_stays(tmp_path: Path) -> None
     said = text(draw, 40)
     rows = [row("Say it.", said), row("Say it.", said + " ka"), row("say it.", said)]
     assert set(repeats(rows, tmp_path, Question(keep="longest")).of) == {0, 2}
-    from burnish.curation.flow import Item, read_items
+    from burnish.curation.items import Item, read_items
 
     keys = [item.key for item in read_items([Input(str(tmp_path / "rows.jsonl"))]) if isinstance(item, Item)]
     scores = dict(zip(keys, (0.1, 0.2, 0.9), strict=True))
@@ -211,3 +217,25 @@ def test_the_verb_says_what_it_did(burnish: Any, tmp_path: Path) -> None:
     said = json.loads(ran.out)
     assert (said["read"], said["kept"], said["removed"]) == (3, 2, {"duplicate": 1})
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_pieces_are_the_same_in_ascii_and_among_other_characters() -> None:
+    """A text of one byte a character is read otherwise than one with others; what they share must be the same."""
+    plain, mixed = "the cat sat on the mat", "the cat sat on the mat 猫 é"
+    (alone, _), (among, starts) = pieces([plain]), pieces([plain, mixed, "猫が座った"])
+    assert alone[:22].tolist() == among[:22].tolist()
+    assert among[starts[1] + 4 : starts[1] + 22].tolist() == alone[4:22].tolist()
+    assert len(set(among[starts[2] :].tolist())) == len("猫が座った") + 4
+
+
+@given(st.lists(st.text(max_size=12), min_size=1, max_size=6))
+def test_a_piece_has_one_hash_and_different_pieces_have_different_ones(texts: list[str]) -> None:
+    hashes, starts = pieces(texts)
+    found: dict[str, int] = {}
+    for text, start in zip(texts, starts.tolist(), strict=False):
+        # the first four windows of a text begin with marks, also those of the text before it
+        padded = PAD + text + PAD
+        for k in range(len(text) + PIECE - 1):
+            piece = padded[k : k + PIECE]
+            assert found.setdefault(piece, int(hashes[start + k])) == int(hashes[start + k])
+    assert len(set(found.values())) == len(found)

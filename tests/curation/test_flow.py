@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from burnish.curation import journal
-from burnish.curation.flow import KEPT, Input, Item, Job, Report, Verdict, read_items, removed, sift
+from burnish.curation.flow import KEPT, Job, Report, Verdict, removed, sift
+from burnish.curation.items import Input, Item, read_items
 from burnish.curation.rules import read_rules
 from burnish.data.ledger import read_ledger
 from burnish.errors import DataError, UsageError

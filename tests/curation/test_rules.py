@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from burnish.curation import signs
-from burnish.curation.flow import Input, Item, read_items
+from burnish.curation.items import Input, Item, read_items
 from burnish.curation.rules import RULES, read_rules
 from burnish.errors import UsageError
 from tests.conftest import write_jsonl

@@ -73,6 +73,9 @@ def test_refusals_hedges_and_languages() -> None:
     assert tells.hedges("It might rain.") and not tells.hedges("It rains.")
     assert tells.language("Was ist das für ein Buch und wie heißt der Autor?") == "de"
     assert tells.language("What is the name of the author of this book?") == "en"
+    # `a`, `as` and `do` are words of Portuguese too: 185 of Alpaca's first 3,000 prompts were taken for it
+    assert tells.language("Create a timeline as a list for a war, and do a summary of it.") == "en"
+    assert tells.language("O que é a fotossíntese e como as plantas a usam para não morrer?") == "pt"
     assert tells.language("请解释一下机器学习的基本概念和应用") == "zh"
     assert tells.language("これはとても良い本だと思います。どうですか") == "ja"
     assert tells.language("ok") == ""

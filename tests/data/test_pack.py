@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from burnish.data.fill import deal, fill
-from burnish.data.pack import Segment, build_pack, pack_all, total_weight
+from burnish.data.pack import Pack, Segment, build_pack, pack_all, total_weight
 from burnish.data.trie import find_prefixes
 from burnish.types import Example
 from tests.data.trees import check_pack, distinct_prefixes, families
@@ -101,6 +102,34 @@ def test_the_worked_example_of_a_shared_prefix() -> None:
     assert (pack.saved_tokens, pack.is_tree) == (2, True)
     with pytest.raises(ValueError, match="stands alone"):
         _ = pack.bounds
+
+
+def test_what_a_pack_is_filled_up_with_is_a_document_of_zeros_that_sees_itself_alone() -> None:
+    pack = build_pack([example(1, [5, 6, 7], [0, 1, 1]), example(2, [8, 9], [0, 1])], round_to=4)
+    assert (len(pack), pack.padding, pack.tokens, pack.saved_tokens) == (8, 3, 5, 0)
+    assert pack.input_ids.tolist() == [5, 6, 7, 8, 9, 0, 0, 0]
+    assert pack.position_ids.tolist() == [0, 1, 2, 0, 1, 0, 1, 2]
+    assert pack.reach.tolist() == [3, 3, 3, 5, 5, 8, 8, 8]
+    assert pack.segments[-1] == Segment(5, 8, -1) and pack.bounds == ((0, 3), (3, 5), (5, 8))
+    assert pack.rows_kept.tolist() == [0, 1, 3] and (pack.rows, pack.leaves) == ((1, 2), (0, 1))
+    assert [pack.tokens_of(one).tolist() for one in (0, 1)] == [[0, 1, 2], [3, 4]]
+
+
+def test_what_only_one_example_of_a_pack_uses_is_one_segment_wherever_others_would_have_parted() -> None:
+    alike = [example(row, [7] * 40 + [row] * 3, [0.0] * 40 + [1.0] * 3) for row in range(3)]
+    packs = pack_all(alike, max_tokens=100, max_rows=1, share_prefixes=True)
+    assert [pack.segments for pack in packs] == [(Segment(0, 43, -1),)] * 3
+
+
+def test_without_being_asked_nothing_is_shared_filled_up_or_evened_out() -> None:
+    alike = [example(row, [7] * 40 + [row], [0.0] * 40 + [1.0]) for row in range(3)]
+    pack = build_pack(alike)
+    assert (pack.is_tree, pack.padding, len(pack), pack.saved_tokens) == (False, 0, 123, 0)
+    packs = pack_all(alike, max_tokens=100)
+    assert sorted(map(len, packs)) == [41, 82] and not any(pack.is_tree or pack.padding for pack in packs)
+    assert [len(one) for one in pack_all(alike, max_tokens=100, even=True)] != [41, 82]
+    made = {field.name: getattr(pack, field.name) for field in fields(Pack) if field.name != "padding"}
+    assert Pack(**made).padding == 0
 
 
 @given(families(), st.integers(1, 5), st.sampled_from([1, 8]))

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from burnish.curation.flow import Item
+from burnish.curation.items import Item
 from burnish.errors import DataError, UsageError
 from burnish.evaluation.embeddings import embed
 from burnish.evaluation.fingerprint import fingerprint

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from burnish.chat.encode import Encoder
 from burnish.checkpoint import files
-from burnish.experiments.reliability import artifacts, cuts, kills, mutants, readers, reference, saves
+from burnish.experiments.reliability import (
+    artifacts,
+    bombs,
+    conversations,
+    covering,
+    cuts,
+    kills,
+    mutants,
+    readers,
+    reference,
+    saves,
+)
 from burnish.experiments.reliability.__main__ import HEAD, write_down
+from burnish.experiments.reliability.covering import Covering
+from burnish.experiments.reliability.equivalent import EQUIVALENT
 from burnish.experiments.reliability.outcome import Outcome, upper_bound
+from burnish.types import Example, Row
 
 
 def test_the_bound_is_that_of_clopper_and_pearson() -> None:
@@ -22,7 +38,7 @@ def test_every_kind_of_damage_is_detected_and_one_that_is_not_checked_for_is_a_f
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert saves.damage(tmp_path / "a", seed=1, trials=40).failures == []
-    monkeypatch.setattr(files, "_check_file", lambda directory, path, entry: None)
+    monkeypatch.setattr(files, "_require_hash", lambda directory, name, entry, sha256: None)
     assert saves.damage(tmp_path / "b", seed=1, trials=40).failures
 
 
@@ -88,10 +104,59 @@ def test_f12_in_small(tmp_path: Path) -> None:
     assert artifacts.mutate_artifacts(tmp_path, seed=1, trials=60).failures == []
 
 
+def test_f11_in_small_and_a_render_without_limits_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bombs.bombs(tmp_path, seed=1, trials=15).failures == []
+    monkeypatch.setattr(bombs, "MOST_SECONDS", 0.0)
+    assert len(bombs.bombs(tmp_path, seed=1, trials=2).failures) == 2
+
+
+def test_what_a_template_reaches_for_is_in_its_way_on_purpose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / bombs.CANARY).touch()
+    assert bombs.bombs(tmp_path, seed=1, trials=1).failures == ["code of a template was run"]
+
+
+@pytest.mark.slow
+def test_f8_in_small_and_a_mask_that_is_one_off_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert conversations.random_conversations(tmp_path, seed=1, trials=60).failures == []
+    whole = Encoder.encode
+
+    def one_off(self: Encoder, row: Row) -> list[Example]:
+        return [replace(one, weights=[0.0, *one.weights[:-1]]) for one in whole(self, row)]
+
+    monkeypatch.setattr(Encoder, "encode", one_off)
+    monkeypatch.setattr(conversations, "verify", lambda *_: [])  # the campaign's own look is enough
+    found = conversations.random_conversations(tmp_path, seed=1, trials=60)
+    assert len(found.failures) == found.kinds["graded"] > 10
+
+
+def test_a_mutant_is_shown_to_the_tests_that_reach_it_and_every_excuse_is_of_a_mutant_that_exists() -> None:
+    reached = Covering(
+        {"a": 2.0, "b": 1.0, "c": 0.5}, {"a": frozenset({1, 2}), "b": frozenset({2}), "c": frozenset()}
+    )
+    assert (
+        reached.of((2, 3)) == ["b", "a"] and reached.of((1,)) == ["a"] and reached.of((9,)) == ["c", "b", "a"]
+    )
+    source = (
+        "LIMIT = 4\n\n\ndef f(x: int) -> int:\n    if x < LIMIT and x:\n        return x + 1\n    return 0\n"
+    )
+    said = {mutant.said: mutant for mutant in mutants.mutants(source)}
+    assert said["f: x < LIMIT -> x <= LIMIT"].lines == (5,)
+    assert "return x + 2" in said["f: 1 -> 2"].source and said["module: 4 -> 5"].lines == (1,)
+    for name, spared in EQUIVALENT.items():
+        assert not spared.keys() - {mutant.said for mutant in mutants.mutants(mutants._source(name))}, name
+
+
 @pytest.mark.slow
 def test_f15_in_small_and_a_mutant_that_changes_nothing_survives(tmp_path: Path) -> None:
-    outcome = mutants.mutate_own(tmp_path, seed=1, trials=6)
+    outcome = mutants.mutate_own(tmp_path, seed=1, trials=12, kept=tmp_path / "kept.jsonl")
     assert len(outcome.failures) <= 2
-    name = "burnish.checkpoint.tensors"
-    root = mutants.PACKAGE.parents[1]
-    assert not mutants._is_killed(name, mutants._source(name), root, tmp_path)
+    name, root = "burnish.checkpoint.tensors", mutants.PACKAGE.parents[1]
+    found = covering.find_covering(mutants._path(name), mutants.MODULES[name], root, tmp_path)
+    same = mutants.Mutant("nothing", (40,), mutants._source(name))
+    assert not mutants._is_killed(name, same, found, root, tmp_path)

@@ -25,6 +25,6 @@ def test_all_arms_train_on_as_many_rows(
     monkeypatch.setattr(selection, "HELD_OUT", 10)
     monkeypatch.setitem(selection.TRAINING, "num_epochs", 1)
     arms = ["random", "diverse", "selected"]
-    found = selection.measure(str(data), str(model_directory()), seeds=2, number=20, arms=arms)
-    assert set(found["difference_to_random"]) == {"diverse", "selected"}
+    found = selection.measure(str(data), str(model_directory()), seeds=[0, 1], number=20, arms=arms)
+    assert set(found["differences"]) == {"selected - diverse", "selected - random", "diverse - random"}
     assert all(len(losses) == 2 and min(losses) > 0 for losses in found["held_out_loss"].values())

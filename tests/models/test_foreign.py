@@ -103,6 +103,19 @@ def test_a_tokenizer_that_is_none_is_refused(said: bytes, directory: Path) -> No
     assert caught.value.rule and caught.value.remedy
 
 
+def test_a_tokenizer_that_gives_one_id_to_two_tokens_is_refused(directory: Path) -> None:
+    path = directory / "tokenizer.json"
+    said = json.loads(path.read_bytes())
+    merged = [
+        "".join(pair if isinstance(pair, list) else pair.split(" ")) for pair in said["model"]["merges"]
+    ]
+    said["model"]["vocab"][merged[0]] = said["model"]["vocab"][merged[1]]
+    path.write_text(json.dumps(said))
+    with pytest.raises(DataError, match="out of vocabulary") as caught:
+        load_chat_tokenizer(str(directory))
+    assert "each named once" in caught.value.rule
+
+
 @pytest.mark.parametrize("damage", ["empty", "header", "pickle"])
 def test_weights_that_are_none_are_refused(damage: str, directory: Path) -> None:
     path = directory / "model.safetensors"

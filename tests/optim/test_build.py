@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from burnish.errors import DataError
 from burnish.optim.build import Optimizer
 
 
@@ -92,3 +93,38 @@ def test_muon_leaves_embeddings_and_heads_to_adamw() -> None:
         entries.setdefault(parameter, set()).add(entry)
     assert entries["1.weight"] == {"momentum_buffer"}
     assert all("exp_avg" in entries[name] for name in ("0.weight", "2.weight", "1.bias"))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "adafactor", "muon", "adamw_8bit"])
+def test_a_state_that_is_another_optimizer_s_or_another_shape_s_is_refused_by_name(name: str) -> None:
+    net = model()
+    optimizer = build(net, name)
+    take_steps(net, optimizer, 1)
+    saved = optimizer.state()
+    key = next(key for key in saved if key.startswith("1.weight/") and not key.endswith("/step"))
+    lacking = {each: value for each, value in saved.items() if each != key}
+    if name not in ("sgd", "muon"):  # these keep one entry, without which there is no state
+        with pytest.raises(DataError, match=r"'1\.weight' has \["):
+            build(model(), name).load(lacking)
+    with pytest.raises(DataError, match=r"'1\.weight' has \['strange'\]"):
+        build(model(), name).load({"1.weight/strange": torch.ones(2)})
+    with pytest.raises(DataError, match="'weights' is no entry of a parameter"):
+        build(model(), name).load({**saved, "weights": torch.ones(2)})
+    with pytest.raises(DataError, match="which is not trained here"):
+        build(model(), name).load({**saved, "9.weight/exp_avg": torch.ones(2)})
+    if name != "adafactor":
+        with pytest.raises(DataError, match=r"1\.weight': .* has the shape"):
+            build(model(), name).load({**saved, key: saved[key].flatten()[:-1]})
+
+
+def test_moments_that_lie_otherwise_in_memory_are_laid_out_as_their_parameter() -> None:
+    straight, net = model(), model()
+    one, first = build(straight, "adamw"), build(net, "adamw")
+    take_steps(straight, one, 5)
+    take_steps(net, first, 2)
+    second = build(net, "adamw")
+    turned = {k: v.T.contiguous().T if v.dim() == 2 else v.clone() for k, v in first.state().items()}
+    assert not all(value.is_contiguous() for value in turned.values())
+    second.load(turned)
+    take_steps(net, second, 3)
+    assert all(torch.equal(value, net.state_dict()[key]) for key, value in straight.state_dict().items())

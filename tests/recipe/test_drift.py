@@ -26,6 +26,7 @@ OTHER: dict[str, Any] = {
     "dtype": "float32", "gradient_checkpointing": True, "compile": True, "eval_steps": 1, "save_steps": 1,
     "save_total_limit": 1, "early_stopping_patience": 1, "sample_prompts": ["x"], "output_dir": "o",
     "on_nonfinite": "skip_batch", "run_name": "n", "seed": 1, "report_to": ["wandb"],
+    "sharpening_rows": 5, "forgetting": {"budget": 0.5},
 }  # fmt: skip
 
 

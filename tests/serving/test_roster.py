@@ -132,8 +132,25 @@ def test_a_vocabulary_that_lies_in_an_adapters_file_never_replaces_the_bases(
         load_roster([str(adapter)])
 
 
-def test_a_bottleneck_is_not_left_out_without_a_word(model_directory: ModelDirectory, tmp_path: Path) -> None:
-    place = Path(shutil.copytree(model_directory(), tmp_path / "narrow"))
-    (place / "bottleneck.json").write_text("{}")
+def test_a_bottleneck_run_answers_as_itself_and_takes_no_adapter_beside_it(
+    trained: Trained, two_runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run = trained("narrow", adapter="bottleneck", bottleneck_size=8, learning_rate=5e-2)
+    alone = load_assistant(str(run), dtype=torch.float32)
+    ids = [*alone.tokenizer.prompt_ids(PROMPT), 50, 51, 52, 53]
+    with torch.no_grad():
+        expected = alone.model(input_ids=torch.tensor([ids])).logits[0, -5:]
+    with Computer(load_roster([str(run)]), width=4) as computer:
+        torch.testing.assert_close(answers_of(computer, "narrow"), expected, atol=2e-5, rtol=1e-4)
+
+    bare = Path(shutil.copytree(run, tmp_path / "bare"))
+    (bare / "final" / "bottleneck.json").unlink()
+    with Computer(load_roster([str(bare)]), width=4) as computer:
+        assert (answers_of(computer, "bare") - expected).abs().max() > 1e-2
+
+    adapter = Path(shutil.copytree(two_runs[0] / "adapter", tmp_path / "beside"))
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(run / "final")
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(UsageError, match="has a bottleneck"):
-        load_roster([str(place)])
+        load_roster([str(run), str(adapter)])

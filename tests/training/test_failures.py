@@ -179,6 +179,45 @@ def test_a_run_told_to_end_leaves_a_whole_checkpoint(
     assert newest(stopped.run).step == 2
 
 
+@pytest.mark.usefixtures("unasked")
+@pytest.mark.parametrize("at", [0, 2], ids=["before the first update", "after the fourth"])
+def test_a_run_told_to_end_within_an_evaluation_gives_it_up_and_its_resume_makes_up_for_it(
+    at: int, model_directory: ModelDirectory, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(name: str) -> Any:
+        keys = {"val_set_size": 6, "micro_batch_size": 2, "eval_steps": 2, "save_steps": 3, "num_epochs": 2}
+        return recipe(model_directory("llama"), data_file, tmp_path / name, **keys)
+
+    straight = train(asked("straight")).run
+    whole, passes = Forward.judge, [0]
+    each = len(prepare(asked("none").recipe).held_out)
+    assert each > 2
+
+    def judge(self: Forward, pack: Any) -> Any:
+        passes[0] += 1
+        if passes[0] == at * each + 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return whole(self, pack)
+
+    monkeypatch.setattr(Forward, "judge", judge)
+    stopped = train(asked("stopped"))
+    assert (stopped.stopped_by, stopped.steps, passes[0]) == ("interrupted", 2 * at, at * each + 1)
+    assert newest(stopped.run).step == 2 * at and newest(stopped.run).state["owes_evaluation"]
+    resume(stopped.run)
+    own = ("seconds", "memory_bytes")
+
+    def lines(run: Path) -> list[str]:
+        return (run / "metrics.jsonl").read_text().splitlines()
+
+    told = [
+        [{k: v for k, v in json.loads(line).items() if k not in own} for line in lines(run)]
+        for run in (straight, stopped.run)
+    ]
+    assert told[0] == told[1]
+    final = [(run / "final" / "model.safetensors").read_bytes() for run in (straight, stopped.run)]
+    assert final[0] == final[1] and not newest(stopped.run).state["owes_evaluation"]
+
+
 def test_a_full_disk_stops_the_run_with_the_place_and_the_bytes_and_the_run_can_go_on(
     model_directory: ModelDirectory, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

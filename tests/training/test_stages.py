@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from burnish.data.mixture import Mixture
 from burnish.errors import DataError, UsageError
 from burnish.recipe.load import load_recipe
 from burnish.training.check import check_stages
@@ -114,6 +115,37 @@ def test_a_held_out_task_is_measured_by_itself_and_never_trained_on(
     assert found.accuracy == pytest.approx(right)
 
 
+def test_an_order_that_strays_from_what_was_asked_is_seen(
+    model_directory: ModelDirectory,
+    sources: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A planted defect: one row in ten of the large source is swapped for one of the small one."""
+
+    def shares() -> list[tuple[float, float]]:
+        given = [{"path": str(sources["large"]), "mix": 3}, {"path": str(sources["small"])}]
+        asked = recipe(model_directory("llama"), None, tmp_path, datasets=given, mixture="weights")
+        session = prepare(asked.recipe)
+        fed: Counter[int] = Counter()
+        for step in range(session.plan.num_steps):
+            for row in session.plan.rows_of(step):
+                fed.update(view.source for view in session.data.train[row])
+        told = describe_all(session.stages, session.data.train)
+        return [(fed[each["source"]] / fed.total(), each["asked"]) for each in told]
+
+    assert all(abs(got - wanted) < 0.02 for got, wanted in shares())
+    order = Mixture.order
+
+    def strayed(self: Mixture, epoch: int, *, seed: int, shuffle: bool) -> Any:
+        rows = order(self, epoch, seed=seed, shuffle=shuffle).copy()
+        rows[::10] = self.parts[-1].first
+        return rows
+
+    monkeypatch.setattr(Mixture, "order", strayed)
+    assert not all(abs(got - wanted) < 0.02 for got, wanted in shares())
+
+
 def test_replay_lies_in_the_same_updates_at_its_share_of_graded_tokens(
     model_directory: ModelDirectory, sources: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -173,6 +205,23 @@ def test_a_run_in_stages_killed_and_resumed_ends_in_the_very_weights_of_one_that
     assert set(last["source_loss"]) == set(plan["held_out_sources"]) == {"0", "1"}
     rates = [line["learning_rate"] for line in numbers(straight.run) if line["kind"] == "train"]
     assert max(rates[:4]) == 2e-3 and max(rates[4:]) == 1e-3
+
+
+def test_a_stage_that_trains_on_what_another_holds_out_is_refused(
+    model_directory: ModelDirectory, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    # the same rows in another file, so that neither path nor order tells
+    sources["domain"].write_text("".join(reversed(sources["domain"].read_text().splitlines(keepends=True))))
+    stages = [
+        {"name": "read", "datasets": str(sources["domain"]), "max_steps": 1, "val_set_size": 2},
+        {"name": "again", "datasets": [str(sources["large"]), str(sources["text"])], "max_steps": 1},
+    ]
+    asked = recipe(model_directory("llama"), None, tmp_path, stages=stages, num_epochs=None)
+    prepare(asked.recipe)
+    both = sources["text"].read_text() + sources["domain"].read_text()
+    sources["text"].write_text(both)
+    with pytest.raises(DataError, match="stage again trains on 2 of the rows that stage read holds out"):
+        prepare(asked.recipe)
 
 
 def test_one_stage_written_as_a_stage_is_the_run_without(

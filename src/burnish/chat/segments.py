@@ -19,6 +19,7 @@ from itertools import pairwise
 from tokenizers import AddedToken, Tokenizer
 
 from burnish.chat.refusal import RowRefused
+from burnish.errors import DataError
 
 _CACHED_SEGMENTS = 8192
 _ANCHORS = ("\n", "0", ".", "|")
@@ -44,6 +45,18 @@ def any_of(strings: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
+def _again(backend: Tokenizer) -> Tokenizer:
+    """A copy; DataError where a tokenizer that was read says, written down, what cannot be read."""
+    try:
+        return Tokenizer.from_str(backend.to_str())
+    except Exception as error:  # Rust's, which have no narrower type
+        raise DataError(
+            f"tokenizer.json: {error}",
+            rule="a tokenizer's merges join tokens of its own vocabulary, each named once",
+            remedy="copy the tokenizer again, or name another: tokenizer=DIR",
+        ) from error
+
+
 class SegmentTokenizer:
     """A fast tokenizer's backend, without truncation or padding, and its ids for text with marks in it.
 
@@ -52,7 +65,7 @@ class SegmentTokenizer:
     """
 
     def __init__(self, backend: Tokenizer) -> None:
-        self._backend: Tokenizer = Tokenizer.from_str(backend.to_str())
+        self._backend: Tokenizer = _again(backend)
         self._backend.no_truncation()
         self._backend.no_padding()
         tokens: dict[int, AddedToken] = self._backend.get_added_tokens_decoder()

@@ -18,20 +18,19 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from burnish.checkpoint.faults import point
 from burnish.checkpoint.place import discard, flush
 from burnish.checkpoint.space import require_room
-from burnish.checkpoint.tensors import write_stream, write_tensors
+from burnish.checkpoint.tensors import read_hashed, tensors_in, write_stream, write_tensors
 from burnish.errors import BurnishError, DataError, Diverged
 
 MANIFEST = "MANIFEST.json"
@@ -124,31 +123,31 @@ def _name(draft: Path, final: Path) -> Path:
 def load_checkpoint(directory: Path) -> Checkpoint:
     """Read a checkpoint whose manifest verifies; DataError names the file that is damaged.
 
-    Hashes are computed by threads while the numbers are read: verifying costs little beside reading.
+    Every file is read once, and what is used are the bytes that were hashed.
     """
-    with ThreadPoolExecutor(2) as threads:
-        checks = [threads.submit(check) for check in _checks(directory)]
-        try:
-            weights, optimizer = load_file(directory / WEIGHTS), load_file(directory / OPTIMIZER)
-            state = json.loads((directory / STATE).read_bytes())
-            unread = None
-        except Exception as error:  # a damaged file may fail in any way; its hash says why
-            unread = error
-        for check in checks:
-            check.result()
-    if unread is not None:
-        raise _damaged(directory, f"{directory}: {unread}") from unread
+    with ThreadPoolExecutor(3) as threads:
+        entries = _entries(directory)
+        reads = {
+            name: threads.submit(_read_checked, directory, name, entry) for name, entry in entries.items()
+        }
+        read = {name: future.result() for name, future in reads.items()}
+    try:
+        weights, optimizer = tensors_in(read[WEIGHTS]), tensors_in(read[OPTIMIZER])
+        state = json.loads(read[STATE].numpy().tobytes())
+    except Exception as error:  # its hash is right, and it is none: whatever is raised, the file is at fault
+        raise _damaged(directory, f"{directory}: {error}") from error
     return Checkpoint(step=state["step"], weights=weights, optimizer=optimizer, state=state)
 
 
 def verify(directory: Path) -> None:
     """Compare every file with the manifest's size and hash; DataError at the first difference."""
-    for check in _checks(directory):
-        check()
+    for name, entry in _entries(directory).items():
+        _require_size(directory, name, entry)
+        _require_hash(directory, name, entry, _sha256(directory / name))
 
 
-def _checks(directory: Path) -> Iterator[Any]:
-    """A call for each file of the manifest, the manifest itself being checked at once."""
+def _entries(directory: Path) -> dict[str, dict[str, Any]]:
+    """What the manifest says of each file, the manifest itself being checked at once."""
     manifest = directory / MANIFEST
     if not manifest.is_file():
         raise _damaged(directory, f"{manifest} is missing")
@@ -163,18 +162,28 @@ def _checks(directory: Path) -> Iterator[Any]:
         raise _damaged(directory, f"{manifest} is not a manifest as burnish writes it")
     if directory.name.startswith("step-") and directory.name != f"step-{step:08d}":
         raise _damaged(directory, f"{manifest} is that of step {step}")
-    for name, entry in entries.items():
-        yield lambda path=directory / name, entry=entry: _check_file(directory, path, entry)
+    return dict(entries)
 
 
-def _check_file(directory: Path, path: Path, entry: dict[str, Any]) -> None:
+def _read_checked(directory: Path, name: str, entry: dict[str, Any]) -> Tensor:
+    _require_size(directory, name, entry)
+    whole, sha256 = read_hashed(directory / name)
+    _require_hash(directory, name, entry, sha256)
+    return whole
+
+
+def _require_size(directory: Path, name: str, entry: dict[str, Any]) -> None:
+    path = directory / name
     if not path.is_file():
         raise _damaged(directory, f"{path} is missing")
     size = path.stat().st_size
     if size != entry["bytes"]:
         raise _damaged(directory, f"{path} has {size} bytes, and {entry['bytes']} in its manifest")
-    if _sha256(path) != entry["sha256"]:
-        raise _damaged(directory, f"{path} differs from its manifest")
+
+
+def _require_hash(directory: Path, name: str, entry: dict[str, Any], sha256: str) -> None:
+    if sha256 != entry["sha256"]:
+        raise _damaged(directory, f"{directory / name} differs from its manifest")
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
-"""Tensors to a safetensors file in one stream, hashed on their way from memory.
+"""Tensors to a safetensors file and back, each in one stream that is hashed on its way.
 
-The hash is that of what was meant to be written: hashing the file afterwards would bless whatever is in it. The
-format is a length, a JSON header and the numbers; the safetensors library reads the file back.
+The hash is that of what was meant to be written: hashing the file afterwards would bless whatever is in it. Read
+back, it is that of the very bytes that are used. The format is a length, a JSON header and the numbers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -30,11 +31,38 @@ _NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, int | str]:
     """Write and flush; the manifest's entry: bytes and SHA-256 of what was in memory."""
     return write_stream(path, _stream(tensors))
+
+
+def read_hashed(path: Path) -> tuple[Tensor, str]:
+    """A file's bytes and their SHA-256, computed by a thread of each part while the next one is read."""
+    whole = torch.empty(path.stat().st_size, dtype=torch.uint8)
+    room, digest, at = memoryview(whole.numpy().data), hashlib.sha256(), 0
+    with path.open("rb", buffering=0) as file, ThreadPoolExecutor(1, "hash") as hasher:
+        while read := file.readinto(room[at : at + CHUNK]):
+            hasher.submit(digest.update, room[at : at + read])
+            at += read
+    return whole[:at], digest.hexdigest()
+
+
+def tensors_in(whole: Tensor) -> dict[str, Tensor]:
+    """The tensors of a safetensors file's bytes, which they go on sharing."""
+    start = 8 + int.from_bytes(whole[:8].numpy().tobytes(), "little")
+    header = json.loads(whole[8:start].numpy().tobytes())
+    header.pop("__metadata__", None)
+    found = {}
+    for name, said in header.items():
+        first, end = (start + offset for offset in said["data_offsets"])
+        dtype, part = _DTYPES[said["dtype"]], whole[first:end]
+        # A view of larger numbers must begin at a multiple of their size.
+        part = part.clone() if first % dtype.itemsize else part
+        found[name] = part.view(dtype).reshape(said["shape"])
+    return found
 
 
 def write_stream(path: Path, parts: Iterator[memoryview]) -> dict[str, int | str]:

@@ -50,9 +50,17 @@ VERBS = {
         "Judge", "Measure a run or a model: held-out loss, answers, tasks; intervals, base, contamination."
     ),
     "compare": Verb("Judge", "Base and tuned model side by side on the same prompts."),
+    "sharpening": Verb(
+        "Judge", "What training did to each token: probabilities before and after, and what the base knew."
+    ),
     "winrate": Verb("Judge", "Win rates of given preferences, with intervals, and with length taken out."),
     "arena": Verb(
         "Judge", "Blind pairs for people or judges: vote, count, export; how many prompts are needed."
+    ),
+    "report": Verb("Judge", "Runs as one self-contained page: what was done, how well, at what cost."),
+    "curve": Verb("Judge", "What the next rows would buy: training on subsets, a fitted law, advice."),
+    "fewshot": Verb(
+        "Judge", "Prompting with examples beside the tuned model, and when tuning pays for itself."
     ),
     "chat": Verb("Use", "Ask a run, a model directory or a hub model."),
     "export": Verb(

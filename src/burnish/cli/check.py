@@ -10,8 +10,10 @@ from rich.console import Console
 from burnish.cli.output import Output
 from burnish.cli.progress import RowsDone
 from burnish.cli.train import AsJson, Overrides, RecipePath
-from burnish.recipe.load import load_recipe
-from burnish.training.check import CheckReport, check_stages
+from burnish.errors import UsageError
+from burnish.recipe.load import LoadedRecipe, load_recipe
+from burnish.training.certificate import build_share
+from burnish.training.check import CheckReport, check_stages, stages_to_check
 from burnish.training.stages import sources_in_words
 
 
@@ -24,11 +26,22 @@ def command(
             "--oracle", help="Load the model too, and compare the first batch with plain transformers."
         ),
     ] = False,
+    share: Annotated[
+        str | None,
+        typer.Option(
+            "--share",
+            metavar="K/N",
+            help="Only encode the K-th of N shares, into a cache that all N see; check without it joins them.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read every row, encode it, and say in plain words what a run would do; exit 3 if an example breaks a rule."""
     output = Output(as_json=as_json)
     rows = RowsDone(Console(stderr=True))
+    if share is not None:
+        _encode_share(load_recipe(recipe, overrides or []), as_share(share), rows, output)
+        return
     try:
         reports = check_stages(load_recipe(recipe, overrides or []), progress=rows.show, oracle=oracle)
     finally:
@@ -41,6 +54,25 @@ def command(
             _print(report, output)
     if not all(report.ok for report in reports.values()):
         raise typer.Exit(3)
+
+
+def as_share(words: str) -> tuple[int, int]:
+    """`2/3` as the second of three, counted from 0."""
+    number, _, of = words.partition("/")
+    if number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of):
+        return int(number) - 1, int(of)
+    raise UsageError(f"--share {words}", rule="a share is K/N, K from 1 to N", remedy="write --share 1/2")
+
+
+def _encode_share(loaded: LoadedRecipe, share: tuple[int, int], rows: RowsDone, output: Output) -> None:
+    try:
+        segments = {
+            name: build_share(own, share, progress=rows.show) for name, own in stages_to_check(loaded)
+        }
+    finally:
+        rows.close()
+    output.emit({"share": [share[0] + 1, share[1]], "segments": segments})
+    output.say(f"share {share[0] + 1} of {share[1]} is encoded; once all are, check or train joins them")
 
 
 def _as_dict(reports: dict[str, CheckReport]) -> dict[str, Any]:

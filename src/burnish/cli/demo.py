@@ -98,6 +98,7 @@ def command(
         f"burnish chat {result.run}",
         f'burnish compare {result.run} "Who wrote Dracula?"',
         f"burnish preview {data} --model marble",
+        f"burnish report {result.run}",
     ):
         console.print(f"  {line}", soft_wrap=True)
     output.emit({"run": str(result.run), "seconds": round(seconds, 1), **figures})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,7 +12,7 @@ from burnish.cli.progress import RowsDone
 from burnish.cli.train import AsJson, Overrides, RecipePath
 from burnish.recipe.load import load_recipe
 from burnish.training.forecast import GB
-from burnish.training.planning import PlanReport, plan_recipe
+from burnish.training.planning import PlanReport, plan_stages
 
 
 def command(
@@ -30,7 +30,7 @@ def command(
     output = Output(as_json=as_json)
     rows = RowsDone(Console(stderr=True))
     try:
-        report = plan_recipe(
+        reports = plan_stages(
             load_recipe(recipe, overrides or []),
             hardware=hardware,
             devices=devices,
@@ -39,9 +39,29 @@ def command(
         )
     finally:
         rows.close()
-    output.emit(report.as_dict())
-    if not as_json:
+    output.emit(_as_dict(reports))
+    for name, report in {} if as_json else reports.items():
+        if name:
+            output.say(f"\nstage {name}", style="bold")
         _print(report, output)
+    if len(reports) > 1 and not as_json:
+        output.say(f"\nall stages: {_duration(_seconds(reports))}, at most {_needed(reports) / GB:,.2f} GB")
+
+
+def _as_dict(reports: dict[str, PlanReport]) -> dict[str, Any]:
+    """A recipe without stages is told as its only one."""
+    told = {name: report.as_dict() for name, report in reports.items()}
+    if [*told] == [""]:
+        return told[""]
+    return {"seconds": _seconds(reports), "needed_bytes": round(_needed(reports)), "stages": told}
+
+
+def _seconds(reports: dict[str, PlanReport]) -> float:
+    return sum(report.forecast.seconds for report in reports.values())
+
+
+def _needed(reports: dict[str, PlanReport]) -> float:
+    return max(report.forecast.needed for report in reports.values())
 
 
 def _print(report: PlanReport, output: Output) -> None:

@@ -19,7 +19,7 @@ from burnish.chat.paint import terminal
 from burnish.chat.strip import Strip, strip_of
 from burnish.cli.output import Output
 from burnish.data.ledger import Entry, Ledger
-from burnish.data.sample import fit_row, names, sample_rows
+from burnish.data.sample import fit_row, names, replayed_rows, sample_rows
 from burnish.models.tokenizer import ChatTokenizer, load_chat_tokenizer
 from burnish.recipe.load import load_recipe
 from burnish.recipe.schema import Recipe
@@ -110,7 +110,7 @@ class Sample:
     tokenizer: ChatTokenizer | None = None
 
     def strips(self, most: int | None) -> Iterator[Strip]:
-        """The strips of at most so many rows; all rows where `most` is None."""
+        """The strips of at most so many rows, then of one that is replayed; all rows where `most` is None."""
         rows = sample_rows(self.recipe, self.ledger, wanted=self.wanted)
         # A template is asked for where a conversation is among the first rows, as training asks among all.
         head = list(islice(rows, most))
@@ -121,6 +121,9 @@ class Sample:
             if most is not None and (self.rows == most or tried - self.rows >= GIVE_UP):
                 break
         self.complete = not self.wanted and next(rows, None) is None
+        replayed = () if self.wanted else islice(replayed_rows(self.recipe), most and 1)
+        for row in replayed:
+            yield from self._strips_of(row, self.tokenizer.encoder)
 
     def lost(self) -> list[Entry]:
         """What the ledger says of the rows that were looked at."""

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from burnish.training.events import (
     Audited,
+    Drifted,
     Encoding,
     Evaluated,
     Event,
@@ -75,6 +76,15 @@ class TrainingDisplay:
                 self._say(f"  step {event.step:>6}  [yellow]{escape(event.why)}[/]")
             case Audited():
                 self._say(f"  [dim]audit: {escape(event.found)}[/]")
+            case Evaluated() | Sampled() | Drifted():
+                self._judged(event)
+            case Saved():
+                self._say(f"  step {event.step:>6}  [dim]saved {escape(event.path.name)}[/]")
+            case Stopped():
+                self._stopped(event)
+
+    def _judged(self, event: Evaluated | Sampled | Drifted) -> None:
+        match event:
             case Evaluated():
                 mark = " [green]best[/]" if event.best else ""
                 self._say(
@@ -85,10 +95,12 @@ class TrainingDisplay:
                     ended = "stopped" if sample["finish_reason"] == "stop" else "did not stop"
                     asked, said = _short(sample["prompt"]), _short(sample["text"])
                     self._say(f"  step {event.step:>6}  [dim]{asked}[/] -> {said} [dim]({ended})[/]")
-            case Saved():
-                self._say(f"  step {event.step:>6}  [dim]saved {escape(event.path.name)}[/]")
-            case Stopped():
-                self._stopped(event)
+            case Drifted():
+                mark = " [yellow]past its budget[/]" if event.breached else ""
+                self._say(
+                    f"  step {event.step:>6}  forgetting: {escape(event.probe)} {event.drift:+.4f} "
+                    f"[dim]\\[{event.low:+.4f}, {event.high:+.4f}] of {event.budget:g}[/]{mark}"
+                )
 
     def _ready(self, event: Ready) -> None:
         self._encoding.close()
@@ -119,6 +131,7 @@ class TrainingDisplay:
             self._say(f"  {describe_step(self._recent[-1], list(self._recent))}")
         words = {
             "finished": "all updates done",
+            "forgetting": "stopped: the base's general ability fell past the budget",
             "early_stopping": "stopped early: the held-out loss no longer falls",
             "interrupted": "interrupted, and saved",
         }

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from burnish.curation.findings import Audited
-from burnish.curation.flow import Input
+from burnish.curation.items import Input
 from burnish.curation.prompts import to_prompt
 from burnish.data.read import read_records
 from burnish.data.reject import ConversionError, Record

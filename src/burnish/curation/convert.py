@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from burnish.curation.flow import Item, Verdict
+from burnish.curation.flow import Verdict
+from burnish.curation.items import Item
 from burnish.curation.records import with_columns
 from burnish.data.detect import TURN_COLUMNS
 from burnish.data.reject import Record, show

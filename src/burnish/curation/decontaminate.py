@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from burnish.curation.flow import KEPT, Input, Item, Verdict, removed
+from burnish.curation.flow import KEPT, Verdict, removed
+from burnish.curation.items import Input, Item
 from burnish.curation.texts import Part, normal, texts_of
 from burnish.data.read import raw_records
 from burnish.data.reject import ConversionError

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from burnish.curation.flow import KEPT, Input, Item, Progress, Verdict, chunks, read_items, removed
+from burnish.curation.flow import KEPT, Verdict, removed
+from burnish.curation.items import Input, Item, Progress, chunks, read_items
 from burnish.curation.journal import Journal
 from burnish.curation.neighbours import Near, near_duplicates
 from burnish.curation.sketch import ROW, SLOTS, Array, Sketcher
 from burnish.curation.spread import spread
 from burnish.curation.texts import Part
-from burnish.errors import DataError
 
 THRESHOLD = 0.5
 """Below the similarity that 5% of edited characters leave, also where a text repeats itself; edits decide the rest."""
@@ -191,23 +191,3 @@ def _led_on(found: dict[int, tuple[int, float]]) -> dict[int, tuple[int, float]]
     for k, (original, similarity) in found.items():
         led[k] = found[original] if similarity == 1.0 and original in found else (original, similarity)
     return led
-
-
-def read_scores(path: Path, name: str) -> dict[str, float]:
-    """Scores by row key: {"key": "0f3a...", "values": {"nll": 0.7}} on each line, or the number beside the key."""
-    from burnish.data.jsonl import read_jsonl
-    from burnish.data.reject import ConversionError
-
-    scores: dict[str, float] = {}
-    for line, record in read_jsonl(path):
-        key = value = None
-        if not isinstance(record, ConversionError):
-            key, value = record.get("key"), record.get("values", record).get(name)
-        if not isinstance(key, str) or isinstance(value, bool) or not isinstance(value, int | float):
-            raise DataError(
-                f"{path}:{line}: {record}",
-                rule=f"a score file has on every line a row's `key` and a number `{name}`",
-                remedy="write it with `burnish data score`, and name the number with --score",
-            )
-        scores[key] = float(value)
-    return scores

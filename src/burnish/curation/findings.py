@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from burnish.curation import tells
-from burnish.curation.rates import chance_p, interval
+from burnish.curation.rates import chance_p, wilson_interval
 from burnish.types import Origin
 
 LEVEL = 0.05
@@ -62,11 +62,11 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """The finding with its intervals."""
-        low, high = interval(self.hits, self.rows)
+        low, high = wilson_interval(self.hits, self.rows)
         fields = {**asdict(self), "rate": self.rate, "interval": [low, high], "is_bias": self.is_bias}
         if self.baseline_rows:
             fields["baseline_interval"] = list(
-                interval(self.baseline * self.baseline_rows, self.baseline_rows)
+                wilson_interval(self.baseline * self.baseline_rows, self.baseline_rows)
             )
         return fields
 

@@ -12,51 +12,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from burnish.curation.draft import Draft, stamps_of
+from burnish.curation.items import Input, Item, Progress, chunks, formats_of, read_items
 from burnish.curation.records import with_columns
 from burnish.curation.spread import spread
 from burnish.data.ledger import Action, Entry
-from burnish.data.read import inspect_source, read_records
 from burnish.data.reject import Record
-from burnish.data.split import content_key
-from burnish.errors import DataError, UsageError
+from burnish.errors import DataError
 from burnish.types import Rejected, Row
-
-CHUNK_ROWS = 500
-T = TypeVar("T")
-Progress = Callable[[int, int | None], None]
-"""Called with the rows done, and the rows there are where that is known."""
-
-
-@dataclass(frozen=True)
-class Input:
-    """One source of rows, as `burnish.data.read` asks for it."""
-
-    path: str
-    format: str = "auto"
-    split: str | None = "train"
-    max_samples: int | None = None
-
-
-@dataclass(frozen=True)
-class Item:
-    """A row, the record it was read from, and the format of its source."""
-
-    row: Row
-    record: Record
-    format: str
-
-    @cached_property
-    def key(self) -> str:
-        """32 hexadecimal digits, equal for equal content wherever it stands: side files are keyed by it."""
-        return content_key(self.row).hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,23 +95,6 @@ class Report:
         return {**fields, "seconds": round(self.seconds, 3)}
 
 
-def read_items(inputs: Iterable[Input]) -> Iterator[Item | Rejected]:
-    """Every row of every input in order, numbered through; rows that cannot be read come as Rejected."""
-    index = 0
-    for number, source in enumerate(inputs):
-        detection, pairs = read_records(source, source_index=number, first_index=index)
-        for row, record in pairs:
-            index += 1
-            yield row if isinstance(row, Rejected) else Item(row, record, detection.format)
-
-
-def chunks(values: Iterable[T], size: int = CHUNK_ROWS) -> Iterator[list[T]]:
-    """The values in lists of `size`, the last one shorter."""
-    iterator = iter(values)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
-
-
 def sift(
     job: Job, judge: Judge, *, processes: int = 1, progress: Progress = lambda done, total: None
 ) -> Report:
@@ -163,19 +115,6 @@ def sift(
         draft.finish()
     report.seconds = time.monotonic() - started
     return report
-
-
-def formats_of(inputs: Iterable[Input]) -> set[str]:
-    """The formats of the inputs, from their first rows; documents and conversations together are refused."""
-    found = {source.path: inspect_source(source).format for source in inputs}
-    formats = set(found.values())
-    if len(formats) > 1 and formats & {"text", "prompt-completion"}:
-        raise DataError(
-            ", ".join(f"{path}: {format}" for path, format in found.items()),
-            rule="one file has one format; plain text and conversations have none in common",
-            remedy="write one file for each, and name both under `datasets`",
-        )
-    return formats
 
 
 def job_key(job: Job) -> dict[str, Any]:
@@ -269,19 +208,3 @@ def _nothing_kept(job: Job, report: Report) -> DataError:
         rule="a data set has rows; an empty file is not written",
         remedy=f"see {job.ledger_path} for the reason of each row, and loosen the rule",
     )
-
-
-def require_other_file(out: Path, inputs: Iterable[Input]) -> None:
-    """Refuse to write over what is read."""
-    for source in inputs:
-        place = Path(source.path)
-        if (
-            out.exists()
-            and place.exists()
-            and (out.samefile(place) or place.resolve() in out.resolve().parents)
-        ):
-            raise UsageError(
-                f"{out}: is, or lies within, the input {source.path}",
-                rule="the output is another file than the input, so that nothing is lost",
-                remedy="name another file with --out",
-            )

@@ -15,7 +15,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from burnish.curation.flow import KEPT, Input, Item, Progress, Verdict, read_items, removed
+from burnish.curation.flow import KEPT, Verdict, removed
+from burnish.curation.items import Input, Item, Progress, read_items
 from burnish.errors import DataError, UsageError
 
 Short = Literal["stop", "repeat", "drop"]

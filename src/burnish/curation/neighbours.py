@@ -30,6 +30,7 @@ COMPARISONS = 200_000
 """Rows times window, where the window is between the two."""
 
 AT_ONCE = 65_536
+_AS_ONE = np.array([1 << 32, 1])
 DEVIATIONS = 3
 """A candidate whose MinHash says so many standard deviations less than the threshold is not looked at again."""
 
@@ -102,24 +103,30 @@ def _pairs(near: Near, rows: Array) -> Iterator[tuple[int, int]]:
             for start in range(0, len(pairs), AT_ONCE):
                 part = pairs[start : start + AT_ONCE]
                 equal = np.count_nonzero(near.slots[part[:, 0]] == near.slots[part[:, 1]], axis=1)
-                likely.append(part[equal >= least])
+                likely.append(part[equal >= least] @ _AS_ONE)
     if likely:
-        for first, second in np.unique(np.concatenate(likely), axis=0):
-            yield int(first), int(second)
+        # Two numbers below 2**31 as one: numpy sorts numbers ten times as fast as rows of two.
+        for pair in np.unique(np.concatenate(likely)).tolist():
+            yield pair >> 32, pair & 0xFFFFFFFF
 
 
 def _meetings(near: Near, rows: Array, start: int, width: int) -> Iterator[Array]:
     """Pairs within the groups of one band, the smaller number first."""
+    window = min(max(WINDOW[0], COMPARISONS // len(rows)), WINDOW[1])
     keys = _band_keys(near.slots[rows, start : start + width])
+    # Most rows are alone in a band; the costly order is only made for those that are not.
+    by_key = np.argsort(keys)
+    same = keys[by_key[1:]] == keys[by_key[:-1]]
+    together = by_key[np.concatenate([[False], same]) | np.concatenate([same, [False]])]
+    rows, keys = rows[together], keys[together]
     next_start = (start + width) % (SLOTS - width + 1)
     order = np.lexsort((near.rank[rows], _band_keys(near.slots[rows, next_start : next_start + width]), keys))
     keys, sorted_rows = keys[order], rows[order]
-    window = min(max(WINDOW[0], COMPARISONS // len(rows)), WINDOW[1])
     for distance in range(1, min(window + 1, len(rows))):
-        together = np.flatnonzero(keys[distance:] == keys[:-distance])
-        if not len(together):
+        equal = np.flatnonzero(keys[distance:] == keys[:-distance])
+        if not len(equal):
             return
-        yield np.sort(np.stack([sorted_rows[together], sorted_rows[together + distance]], axis=1), axis=1)
+        yield np.sort(np.stack([sorted_rows[equal], sorted_rows[equal + distance]], axis=1), axis=1)
     yield from _with_best(near, keys, sorted_rows, window)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from burnish.curation.flow import Input
+from burnish.curation.items import Input
 from burnish.data.detect import CONTEXT_COLUMNS, REPLY_COLUMNS, USER_COLUMNS, first_column
 from burnish.data.files import find_files, name_of, read_lines
 from burnish.data.messages import read_messages, read_sharegpt

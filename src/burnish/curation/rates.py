@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TypeVar
 
 import numpy as np
 
 FloatArray = np.ndarray[tuple[int], np.dtype[np.float64]]
 Name = TypeVar("Name", bound=Hashable)
-
-Z_95 = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +30,19 @@ class Stratum:
     others: int
 
 
-def interval(hits: float, rows: float) -> tuple[float, float]:
-    """The 95% interval of a share (Wilson)."""
-    if rows <= 0:
+def quantile_of_normal(confidence: float = 0.95) -> float:
+    """How many standard errors lie on each side: 1.96 for 95%."""
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
+
+
+def wilson_interval(successes: float, trials: float, *, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of a share (Wilson 1927); of no trials, everything is possible."""
+    if trials <= 0:
         return 0.0, 1.0
-    share, square = hits / rows, Z_95**2
-    middle = share + square / (2 * rows)
-    half = Z_95 * math.sqrt(share * (1 - share) / rows + square / (4 * rows * rows))
-    return max(0.0, (middle - half) / (1 + square / rows)), min(1.0, (middle + half) / (1 + square / rows))
+    z, p = quantile_of_normal(confidence), successes / trials
+    middle = p + z * z / (2 * trials)
+    half = z * math.sqrt(max(0.0, p * (1 - p) / trials + z * z / (4 * trials * trials)))
+    return max(0.0, (middle - half) / (1 + z * z / trials)), min(1.0, (middle + half) / (1 + z * z / trials))
 
 
 def matched_share(strata: Sequence[Stratum]) -> tuple[float, float]:

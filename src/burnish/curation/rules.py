@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from burnish.curation import signs
-from burnish.curation.flow import KEPT, Item, Verdict, removed
+from burnish.curation.flow import KEPT, Verdict, removed
+from burnish.curation.items import Item
 from burnish.curation.texts import prompt_of, response_of, texts_of
 from burnish.data.reject import show
 from burnish.errors import UsageError

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from burnish.curation.answers import NoReply, Reply, Teacher
-from burnish.curation.flow import Item
+from burnish.curation.items import Item
 from burnish.curation.lines import LineFile, read_lines, spoiled
 from burnish.curation.verdicts import grade, judge_ask
 from burnish.errors import DataError, UsageError
@@ -182,8 +182,10 @@ class JudgeScorer:
 
 
 def _scores(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines of `score`, and of others: there the numbers may stand beside the key, and nobody says whose they are."""
     for place, fields in read_lines(path):
-        try:
-            yield {name: fields[name] for name in ("key", "scorer", "values")}
-        except KeyError as error:
-            raise spoiled(place, error) from error
+        beside = {name: value for name, value in fields.items() if name not in ("key", "scorer")}
+        values = fields.get("values", beside)
+        if "key" not in fields or not values:
+            raise spoiled(place, KeyError("values" if "key" in fields else "key"))
+        yield {"key": fields["key"], "scorer": fields.get("scorer", ""), "values": values}

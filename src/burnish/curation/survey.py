@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Any
 
 from burnish.curation import signs
-from burnish.curation.flow import Item
+from burnish.curation.items import Item
 from burnish.curation.texts import normal, prompt_of, response_of, texts_of
 from burnish.types import Conversation, Rejected
 

@@ -13,8 +13,9 @@ groups that are judged by the same lists.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
+
+from burnish.curation.signs import scripts
 
 _SURE = (
     r"(?:really|strongly|firmly|personally|honestly|truly|still|just|do|also|am|quite|very|pretty"
@@ -80,7 +81,7 @@ _TRANSLATION = re.compile(
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 
 STOP_WORDS = {
-    "en": "the of and to in is that it was for are with you this be have not what how",
+    "en": "the of and to in is that it was for are with you this be have not what how a an as do on or from your",
     "de": "der die das und ist nicht ein eine zu den mit sich auf für von dem wie was ich",
     "fr": "le la les des et est une un dans que qui pour pas sur avec ce je vous il",
     "es": "el la los las de que y en un una es por con para no se del como qué",
@@ -88,6 +89,7 @@ STOP_WORDS = {
     "pt": "o a os as de que e em um uma é por com para não se do da como",
     "nl": "de het een en van is dat niet in op te zijn met voor die wat hoe ik",
 }
+_LANGUAGES = {"Han": "zh", "Hangul": "ko"}
 _STOPS = {language: frozenset(words.split()) for language, words in STOP_WORDS.items()}
 FEWEST_LETTERS = 12
 
@@ -161,15 +163,14 @@ def keywords(prompt: str) -> set[str]:
 
 def language(text: str) -> str:
     """The language of a text: by its script, and within Latin by its commonest words; '' where it does not show."""
-    letters = [char for char in text[:2000] if char.isalpha()]
-    if len(letters) < FEWEST_LETTERS:
+    found = scripts(text[:2000])
+    if found.total() < FEWEST_LETTERS:
         return ""
-    scripts = Counter(_script(char) for char in letters)
-    if scripts["kana"] > 0.1 * len(letters):
+    if found["Kana"] > 0.1 * found.total():
         return "ja"
-    script = scripts.most_common(1)[0][0]
-    if script != "latin":
-        return script
+    script = found.most_common(1)[0][0]
+    if script != "Latin":
+        return _LANGUAGES.get(script, script.lower())
     words = [word.casefold() for word in _WORD.findall(text[:2000])]
     counts = Counter({name: sum(word in stops for word in words) for name, stops in _STOPS.items()})
     (best, most), (_, second) = counts.most_common(2)
@@ -183,15 +184,6 @@ def asks_for_language(prompt: str) -> bool:
 
 def _straight(text: str) -> str:
     return text.strip().replace("\u2019", "'")
-
-
-def _script(char: str) -> str:
-    if char.isascii():
-        return "latin"
-    name = unicodedata.name(char, "").split(" ")[0]
-    return {"CJK": "zh", "HIRAGANA": "kana", "KATAKANA": "kana", "HANGUL": "ko", "CYRILLIC": "cyrillic"}.get(
-        name, name.lower()
-    )
 
 
 def _bare(text: str) -> str:

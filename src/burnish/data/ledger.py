@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import orjson
 
 from burnish.errors import DataError
-from burnish.types import Rejected, Row
+from burnish.types import Origin, Rejected, Row
 
 Action = Literal["dropped", "cut", "changed", "kept"]
 
@@ -38,6 +38,18 @@ class Entry:
     def __post_init__(self) -> None:
         if self.action not in ("dropped", "cut", "changed", "kept"):
             raise ValueError(f"action {self.action!r}")
+
+
+class Placed(Protocol):
+    """A row as far as a ledger asks: its number in reading order, and where it stands."""
+
+    @property
+    def index(self) -> int:
+        """Its number."""
+
+    @property
+    def origin(self) -> Origin:
+        """Its file and line."""
 
 
 class Ledger:
@@ -69,12 +81,16 @@ class Ledger:
             read += part._num_read
         return cls.restored(read, entries)
 
+    def with_entries(self, entries: Iterable[Entry]) -> Ledger:
+        """This ledger and what was entered elsewhere of rows that it has read."""
+        return Ledger.restored(self._num_read, [*self._entries, *entries])
+
     def count_read(self, num_rows: int = 1) -> None:
         """Count rows as read; every row is counted, usable or not, and before it is dropped."""
         self._num_read += num_rows
 
     def drop(
-        self, row: Row | Rejected, reason: str, *, graded_tokens_lost: int | None = None, detail: str = ""
+        self, row: Placed, reason: str, *, graded_tokens_lost: int | None = None, detail: str = ""
     ) -> None:
         """Enter a row that is not used at all. A second drop of one row is a mistake of ours."""
         if row.index in self._dropped:
@@ -122,9 +138,7 @@ class Ledger:
             os.fsync(stream.fileno())
         partial.replace(path)
 
-    def _enter(
-        self, row: Row | Rejected, action: Action, reason: str, *, lost: int | None, detail: str
-    ) -> None:
+    def _enter(self, row: Placed, action: Action, reason: str, *, lost: int | None, detail: str) -> None:
         origin = row.origin
         self._entries.append(Entry(row.index, origin.file, origin.line, action, reason, lost, detail))
 

@@ -1,13 +1,13 @@
-"""From the recipe's datasets to what training feeds, with every row accounted for.
+"""From a recipe's rows to what training feeds, with every row accounted for.
 
-    read -> drop duplicates -> hold out -> encode -> fit to max_length
+    read, drop duplicates, hold out (data/rows.py) -> encode -> fit to max_length
 
 Each step hands on what it keeps and writes what it does not keep to the ledger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -15,15 +15,14 @@ from pathlib import Path
 from burnish.chat.encode import cut_answer
 from burnish.data.detect import Detection
 from burnish.data.ledger import Ledger
-from burnish.data.phrasing import phrased
-from burnish.data.read import inspect_source, read_source
-from burnish.data.split import drop_duplicates, hold_out
+from burnish.data.read import inspect_source
+from burnish.data.rows import Rows, Segment, refuse, replay_source
 from burnish.data.store import EncodedRows, RowsWriter, StoredOrigins
 from burnish.data.workers import EncodedRow
 from burnish.errors import DataError
-from burnish.recipe.choices import BadRow, TooLong
-from burnish.recipe.schema import DatasetSource, Recipe
-from burnish.types import Conversation, Document, Example, Rejected, Row
+from burnish.recipe.choices import TooLong
+from burnish.recipe.schema import Recipe
+from burnish.types import Document, Example, Rejected, Row
 
 CHANGES = {
     "trimmed_replies": "reply trimmed by the template",
@@ -33,25 +32,14 @@ CHANGES = {
 """What an encoder counts that changes a row's text, and the ledger's words for it."""
 
 
+SIDES = ("train", "held_out")
+"""The two folders of a set that is kept on disk."""
+
 Encode = Callable[[Sequence[Row]], Iterable[EncodedRow]]
 """Whoever turns rows into token sequences, in order; `data.workers` does."""
 
 Inspect = Callable[[EncodedRow, Sequence[Example]], None]
 """Told of every row that was encoded, and of what training will feed of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The recipe's rows, read, deduplicated and split; not yet tokens."""
-
-    train: list[Row]
-    held_out: list[Row]
-    ledger: Ledger
-
-    @property
-    def has_conversations(self) -> bool:
-        """Whether a chat template is needed."""
-        return any(isinstance(row.content, Conversation) for row in [*self.train, *self.held_out])
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +54,6 @@ class Prepared:
     def fingerprint(self) -> str:
         """A hash of all ids and weights in order: equal for equal training data."""
         return blake2b(self.train.digest() + self.held_out.digest(), digest_size=16).hexdigest()
-
-
-def read_rows(recipe: Recipe) -> Rows:
-    """Read every source; hold rows out after exact deduplication, so that none is on both sides."""
-    ledger = Ledger()
-    held_out: list[Row] = []
-    unique = list(drop_duplicates(_read(recipe.sources, recipe, ledger), ledger))
-    apart = len(recipe.val_datasets) + sum(source.held_out for source in recipe.datasets)
-    replayed = replay_source(recipe)
-    held_out = [row for row in unique if row.source < apart]
-    train, split_off = hold_out(
-        [row for row in unique if row.source >= apart and row.source != replayed],
-        recipe.val_set_size,
-        seed=recipe.seed,
-    )
-    replay = [row for row in unique if row.source == replayed]
-    return Rows([*train, *replay], [*held_out, *split_off], ledger)
-
-
-def replay_source(recipe: Recipe) -> int | None:
-    """The number of the source that is replayed."""
-    return None if recipe.replay is None else len(recipe.sources) - 1
 
 
 def describe_formats(recipe: Recipe) -> list[str]:
@@ -110,52 +76,51 @@ def encode_rows(
     folder: Path | None = None,
     inspect: Inspect = lambda encoded, kept: None,
 ) -> Prepared:
-    """Encode what was read and fit it to `max_length`; DataError where nothing graded is left to train on.
+    """Encode all that was read and fit it to `max_length`; DataError where nothing graded is left to train on.
 
     The encodings are kept in memory, or in `folder`: then in its `train` and `held_out`.
     """
-    train, held_out = (
-        _encode_all(part, encode, recipe, rows.ledger, folder and folder / name, inspect)
-        for name, part in (("train", rows.train), ("held_out", rows.held_out))
+    writers = tuple(RowsWriter(folder and folder / name) for name in SIDES)
+    for segment in rows.segments():
+        encode_segment(segment, encode, recipe, rows.ledger, writers, inspect)
+    train, held_out = (writer.finish() for writer in writers)
+    return require_rows(Prepared(train, held_out, rows.origins, rows.ledger))
+
+
+def encode_segment(
+    segment: Segment,
+    encode: Encode,
+    recipe: Recipe,
+    ledger: Ledger,
+    writers: Sequence[RowsWriter],
+    inspect: Inspect,
+) -> None:
+    """Encode a segment's rows, each side to its writer."""
+    for part, writer in zip((segment.train, segment.held_out), writers, strict=True):
+        _encode_all(part, encode, recipe, ledger, writer, inspect)
+
+
+def require_rows(data: Prepared) -> Prepared:
+    """The data, or DataError where nothing graded is left to train on."""
+    if data.train:
+        return data
+    dropped = data.ledger.counts()["dropped"]
+    raise DataError(
+        f"no row with a graded token is left to train on (dropped: {dropped or 'none; nothing was read'})",
+        rule="a run trains on at least one graded token",
+        remedy="look at the reasons: burnish check RECIPE; max_length and on_too_long decide what is too long",
     )
-    if not train:
-        dropped = rows.ledger.counts()["dropped"]
-        raise DataError(
-            f"no row with a graded token is left to train on (dropped: {dropped or 'none; nothing was read'})",
-            rule="a run trains on at least one graded token",
-            remedy="look at the reasons: burnish check RECIPE; max_length and on_too_long decide what is too long",
-        )
-    return Prepared(train, held_out, StoredOrigins.of([*rows.train, *rows.held_out]), rows.ledger)
-
-
-def _read(sources: Sequence[DatasetSource], recipe: Recipe, ledger: Ledger) -> Iterator[Row]:
-    first = 0
-    for number, source in enumerate(sources):
-        for row in read_rows_of(source, number, first):
-            first += 1
-            ledger.count_read()
-            if isinstance(row, Row):
-                yield row
-            else:
-                _refuse(row, recipe, ledger)
-
-
-def read_rows_of(source: DatasetSource, number: int, first: int) -> Iterator[Row | Rejected]:
-    """A source's rows as the recipe has them read: by their format, or put into its phrasings."""
-    convert = phrased(source.prompt, source.response or "") if source.prompt else None
-    return read_source(source, source_index=number, first_index=first, convert=convert)
 
 
 def _encode_all(
-    rows: Sequence[Row], encode: Encode, recipe: Recipe, ledger: Ledger, folder: Path | None, inspect: Inspect
-) -> EncodedRows:
-    kept = RowsWriter(folder)
+    rows: Sequence[Row], encode: Encode, recipe: Recipe, ledger: Ledger, kept: RowsWriter, inspect: Inspect
+) -> None:
     sources = recipe.sources
     for encoded in encode(rows) if rows else ():
         row = encoded.row
         fitted: list[Example] = []
         if encoded.refused:
-            _refuse(Rejected(row.index, row.source, row.origin, *encoded.refused), recipe, ledger)
+            refuse(Rejected(row.index, row.source, row.origin, *encoded.refused), recipe, ledger)
         else:
             for key in CHANGES.keys() & encoded.unusual:
                 ledger.change(row, CHANGES[key])
@@ -165,7 +130,6 @@ def _encode_all(
             if views:
                 kept.append(views)
         inspect(encoded, fitted)
-    return kept.finish()
 
 
 def _fitted(encoded: EncodedRow, recipe: Recipe, ledger: Ledger) -> list[Example]:
@@ -242,13 +206,3 @@ def _graded(views: Sequence[Example]) -> int:
 
 def _weighted(view: Example, weight: float) -> Example:
     return view if weight == 1.0 else replace(view, weights=[weight * w for w in view.weights])
-
-
-def _refuse(row: Rejected, recipe: Recipe, ledger: Ledger) -> None:
-    if recipe.on_bad_row == BadRow.ERROR:
-        raise DataError(
-            f"{row.origin}: {row.reason}: {row.detail}",
-            rule="every row can be read, and graded exactly",
-            remedy="correct the row, or leave such rows out, counted: on_bad_row=drop",
-        )
-    ledger.reject(row)

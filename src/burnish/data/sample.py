@@ -16,7 +16,8 @@ from typing import Protocol
 
 from burnish.chat.refusal import RowRefused
 from burnish.data.ledger import Ledger
-from burnish.data.prepare import CHANGES, fit, read_rows_of, windows
+from burnish.data.prepare import CHANGES, fit, window_length, windows
+from burnish.data.rows import read_rows_of, replay_source
 from burnish.data.split import drop_duplicates
 from burnish.errors import UsageError
 from burnish.recipe.choices import TooLong
@@ -60,6 +61,13 @@ def sample_rows(recipe: Recipe, ledger: Ledger, *, wanted: Collection[str] = ())
         )
 
 
+def replayed_rows(recipe: Recipe) -> Iterator[Row]:
+    """The rows of what the recipe replays, numbered from 0: their own numbers hang on all that is read before them."""
+    number = replay_source(recipe)
+    if number is not None:
+        yield from (row for row in read_rows_of(recipe.sources[number], number, 0) if isinstance(row, Row))
+
+
 def names(wanted: Collection[str], index: int, file: str, line: int) -> bool:
     """Whether one of the words names this row: "6", "data/train.jsonl:7", or the end of it, "train.jsonl:7"."""
     place = f"{file}:{line}"
@@ -77,8 +85,8 @@ def fit_row(row: Row, encoder: Encodes, recipe: Recipe, ledger: Ledger) -> list[
     for key, words in CHANGES.items():
         if encoder.counts[key] > before[key]:
             ledger.change(row, words)
-    length = recipe.max_length
     if isinstance(row.content, Document):
+        length = window_length(recipe, row.source)
         # Windows overlap by one token: the second begins at `length - 1` of the text.
         return [
             Part(window, view, number * (length - 1))

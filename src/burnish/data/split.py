@@ -47,7 +47,7 @@ def hold_out(rows: Iterable[Row], size: float, *, seed: int) -> tuple[list[Row],
     kept, the held-out part may come out smaller than asked, never larger.
     """
     rows = list(rows)
-    num_wanted = _num_wanted(size, len(rows))
+    num_wanted = num_held_out(size, len(rows))
     if num_wanted == 0:
         return rows, []
     alike: dict[bytes, list[int]] = {}
@@ -70,10 +70,15 @@ def hold_out(rows: Iterable[Row], size: float, *, seed: int) -> tuple[list[Row],
 
 def _ticket(row: Row, seed: int) -> bytes:
     """The row's place in the draw: a hash of its content under the seed."""
-    return blake2b(content_key(row), digest_size=_KEY_BYTES, key=str(seed).encode()).digest()
+    return ticket_of(content_key(row), seed)
 
 
-def _num_wanted(size: float, num_rows: int) -> int:
+def ticket_of(key: bytes, seed: int) -> bytes:
+    """The place in the draw of the content with this key."""
+    return blake2b(key, digest_size=_KEY_BYTES, key=str(seed).encode()).digest()
+
+
+def num_held_out(size: float, num_rows: int) -> int:
     """How many of `num_rows` rows a share or a count holds out; at least one row is left to train on."""
     if not 0 <= size < float("inf") or (size >= 1 and size != int(size)):
         raise UsageError(

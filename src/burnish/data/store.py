@@ -18,6 +18,7 @@ import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
@@ -220,6 +221,30 @@ def join_rows(
     )
 
 
+def join_files(parts: Sequence[Path], folder: Path) -> EncodedRows:
+    """Sets end to end, from their folders into a new one; the bytes are those of one set written at once.
+
+    Rows and sources keep their numbers. No more than a block of a column is in memory.
+    """
+    folder.mkdir(parents=True)
+    before = dict.fromkeys(_COLUMNS, 0)
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((folder / name).open("wb")) for name in _COLUMNS}
+        for part in parts:
+            columns = map_rows(part).columns
+            for name, column in columns.items():
+                shift = before[_SHIFTED[name]] if name in _SHIFTED else 0
+                for start in range(0, len(column), _FLUSH_ITEMS):
+                    block = np.asarray(column[start : start + _FLUSH_ITEMS])
+                    files[name].write((block + block.dtype.type(shift)).data if shift else block.data)
+            for name, column in columns.items():
+                before[name] += len(column)
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+    return map_rows(folder)
+
+
 def map_rows(folder: Path) -> EncodedRows:
     """The rows of a folder, their arrays mapped from its files."""
     return EncodedRows({name: _mapped(folder / name, letter) for name, letter in _COLUMNS.items()})
@@ -243,16 +268,20 @@ class StoredOrigins(Mapping[int, Origin]):
     @classmethod
     def of(cls, rows: Sequence[Row]) -> StoredOrigins:
         """The origins of rows, in any order."""
-        runs: list[tuple[int, int, str, int]] = []
+        origins = cls([])
         for row in sorted(rows, key=lambda row: row.index):
-            origin = row.origin
-            if runs:
-                first, count, file, line = runs[-1]
-                if (row.index - first, origin.line - line, origin.file) == (count, count, file):
-                    runs[-1] = (first, count + 1, file, line)
-                    continue
-            runs.append((row.index, 1, origin.file, origin.line))
-        return cls(runs)
+            origins.add(row.index, row.origin)
+        return origins
+
+    def add(self, row: int, origin: Origin) -> None:
+        """One more row, whose number is above those of all others."""
+        if self._runs:
+            first, count, file, line = self._runs[-1]
+            if (row - first, origin.line - line, origin.file) == (count, count, file):
+                self._runs[-1] = (first, count + 1, file, line)
+                return
+        self._runs.append((row, 1, origin.file, origin.line))
+        self._firsts.append(row)
 
     def __getitem__(self, row: int) -> Origin:
         found = bisect_right(self._firsts, row) - 1

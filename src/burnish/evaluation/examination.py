@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from burnish.curation.flow import Input
-from burnish.data.prepare import Rows
+from burnish.curation.items import Input
 from burnish.data.read import read_source
+from burnish.data.rows import Rows
 from burnish.errors import DataError
 from burnish.evaluation.contamination import contamination, spoken_texts
 from burnish.evaluation.evaluate import (

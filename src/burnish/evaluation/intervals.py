@@ -14,25 +14,14 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from burnish.curation.rates import quantile_of_normal, wilson_interval
+
+__all__ = ["mean_interval", "paired_interval", "quantile_of_normal", "wilson_interval"]
+
 Array = NDArray[np.float64]
 
 RESAMPLES = 2000
 _CELLS = 1 << 22  # how many draws of the bootstrap are held at once
-
-
-def quantile_of_normal(confidence: float = 0.95) -> float:
-    """How many standard errors lie on each side: 1.96 for 95%."""
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
-
-
-def wilson_interval(successes: float, trials: float, *, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of a share (Wilson 1927); of no trials, everything is possible."""
-    if trials <= 0:
-        return 0.0, 1.0
-    z, p = quantile_of_normal(confidence), successes / trials
-    middle = p + z * z / (2 * trials)
-    half = z * math.sqrt(max(0.0, p * (1 - p) / trials + z * z / (4 * trials * trials)))
-    return max(0.0, (middle - half) / (1 + z * z / trials)), min(1.0, (middle + half) / (1 + z * z / trials))
 
 
 def mean_interval(outcomes: Array, *, confidence: float = 0.95) -> tuple[float, float]:

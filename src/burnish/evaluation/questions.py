@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from burnish.curation.flow import Input
+from burnish.curation.items import Input
 from burnish.data.files import find_files
 from burnish.data.messages import read_messages
 from burnish.data.read import raw_records

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from burnish.curation.flow import Item
+from burnish.curation.items import Item
 from burnish.curation.prompts import Prompt
 from burnish.curation.score import Values, exchange
 from burnish.errors import DataError, UsageError

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from burnish.chat.refusal import RowRefused
-from burnish.curation.flow import Item
+from burnish.curation.items import Item
 from burnish.curation.score import Values, exchange
 from burnish.data.pack import Pack, pack_all
 from burnish.evaluation.fingerprint import fingerprint

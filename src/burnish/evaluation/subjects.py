@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from burnish.data.prepare import Rows, read_rows
+from burnish.data.rows import Rows, read_rows
 from burnish.models.assistant import Assistant, finished, load_assistant
 from burnish.models.load import add_token_rows
 from burnish.models.tokenizer import ChatTokenizer, load_chat_tokenizer

@@ -10,10 +10,12 @@ recipe, and its loss on the held-out rows is taken. Differences are within seeds
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import statistics
 import sys
 import tempfile
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +24,18 @@ from typing import Any
 import numpy as np
 import orjson
 
-from burnish.curation.flow import Input, Item, read_items
+from burnish.curation.items import Input, Item, read_items
 from burnish.curation.score import exchange
 from burnish.curation.select import Points, select, tf_idf
+from burnish.curation.texts import response_of
 from burnish.evaluation.row_scores import ModelScorer
+from burnish.models.tokenizer import load_chat_tokenizer
 from burnish.parallel.runtime import prepare_process
 from burnish.recipe.load import load_recipe
 from burnish.training.run import train
 
 HELD_OUT = 500
+NEIGHBOURS = 40
 SCORED_AT_ONCE = 256
 STUDENT_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """The 97.5% quantiles of Student's t for 1 to 9 degrees of freedom."""
@@ -50,6 +55,8 @@ class Pool:
     items: Sequence[Item]
     points: Points
     quality: Sequence[float | None]
+    lengths: Sequence[int]
+    """Tokens of each answer."""
 
 
 Choose = Callable[[Pool, Sequence[int], int, int], list[int]]
@@ -79,12 +86,34 @@ def by_facility(weight: float) -> Choose:
     return choose
 
 
+def as_long_as(chosen_by: Choose) -> Choose:
+    """Drawn rows whose answers are as long as those that another way chooses: length without the choice.
+
+    In place of each chosen row stands one drawn from the `NEIGHBOURS` rows nearest to it in length that are left,
+    itself among them.
+    """
+
+    def choose(pool: Pool, among: Sequence[int], number: int, seed: int) -> list[int]:
+        draw = np.random.default_rng([seed, 2])
+        left = sorted(among, key=lambda k: (pool.lengths[k], k))
+        drawn = []
+        for k in draw.permutation(chosen_by(pool, among, number, seed)).tolist():
+            place = bisect_left(left, pool.lengths[k], key=lambda other: pool.lengths[other])
+            first = max(0, min(place - NEIGHBOURS // 2, len(left) - NEIGHBOURS))
+            drawn.append(left.pop(first + int(draw.integers(min(NEIGHBOURS, len(left))))))
+        return drawn
+
+    return choose
+
+
 ARMS: dict[str, Choose] = {
     "random": at_random,
     "diverse": by_facility(0.0),
     "selected": by_facility(0.5),
+    "as long": as_long_as(by_facility(0.5)),
 }
-"""`diverse` is cover alone; `selected` is cover and IFD by the base model, half and half."""
+"""`diverse` is cover alone; `selected` is cover and IFD by the base model, half and half; `as long` is drawn rows with
+the lengths of `selected`."""
 
 
 def read_pool(data: str, model: str, *, score: bool) -> Pool:
@@ -103,16 +132,21 @@ def read_pool(data: str, model: str, *, score: bool) -> Pool:
             # above 1 the prompt makes the answer harder to say: such rows are noise (Li et al., 2023)
             ifds = [value["ifd"] if value else None for value in values]
             quality += [ifd if ifd is not None and ifd < 1 else None for ifd in ifds]
-    return Pool(items, tf_idf([_asked(item) for item in items]), quality)
+    tokenizer = load_chat_tokenizer(model).tokenizer
+    answers = tokenizer([response_of(item.row.content) for item in items], add_special_tokens=False)
+    lengths = [len(ids) for ids in answers["input_ids"]]
+    return Pool(items, tf_idf([_asked(item) for item in items]), quality, lengths)
 
 
-def measure(data: str, model: str, *, seeds: int, number: int, arms: Sequence[str]) -> dict[str, Any]:
-    """Held-out loss by arm and seed, and each arm's difference to `random`; progress on stderr."""
+def measure(
+    data: str, model: str, *, seeds: Sequence[int], number: int, arms: Sequence[str]
+) -> dict[str, Any]:
+    """Held-out loss by arm and seed, and the difference of any two arms; progress on stderr."""
     prepare_process()
-    pool = read_pool(data, model, score="selected" in arms)
+    pool = read_pool(data, model, score=not {"selected", "as long"}.isdisjoint(arms))
     losses: dict[str, list[float]] = {arm: [] for arm in arms}
     tokens: dict[str, list[int]] = {arm: [] for arm in arms}
-    for seed in range(seeds):
+    for seed in seeds:
         order = np.random.default_rng([seed, 0]).permutation(len(pool.items)).tolist()
         held_out, among = order[:HELD_OUT], sorted(order[HELD_OUT:])
         for arm in arms:
@@ -126,8 +160,9 @@ def measure(data: str, model: str, *, seeds: int, number: int, arms: Sequence[st
         "number": number,
         "held_out_loss": losses,
         "graded_tokens": tokens,
-        "difference_to_random": {
-            arm: paired_interval(losses[arm], losses["random"]) for arm in arms if arm != "random"
+        "differences": {
+            f"{one} - {other}": paired_interval(losses[one], losses[other])
+            for one, other in itertools.combinations(reversed(arms), 2)
         },
     }
 
@@ -162,6 +197,8 @@ def _train(
             "seed": seed,
         }
         result = train(load_recipe(None, recipe))
+    if result.stopped_by == "interrupted":
+        raise KeyboardInterrupt  # a run that was cut short has a loss too, of another experiment
     if result.eval_loss is None:
         raise AssertionError("a run with val_datasets has a held-out loss")
     return result.eval_loss, result.graded_tokens
@@ -177,9 +214,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True, help="rows to choose from")
     parser.add_argument("--model", required=True, help="base model to train, and to score with")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--number", type=int, default=1000, help="rows chosen")
-    parser.add_argument("--arms", default="random,selected", help=f"of {', '.join(ARMS)}")
+    parser.add_argument("--arms", default="random,as long,selected", help=f"of {', '.join(ARMS)}")
     words = parser.parse_args()
     result = measure(
         words.data, words.model, seeds=words.seeds, number=words.number, arms=words.arms.split(",")

@@ -91,7 +91,10 @@ def losses(
             "output_dir": str(out),
         },
     )
-    run = train(loaded).run
+    result = train(loaded)
+    if result.stopped_by == "interrupted":
+        raise KeyboardInterrupt  # a run that was cut short has losses too, of another experiment
+    run = result.run
     lines = [orjson.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
     found = [mean(line["source_loss"].values()) for line in lines if line["kind"] == "eval"]
     return found[0], found[-1]
@@ -112,6 +115,17 @@ def study(data: Path, numbers: Sequence[int], *, steps: int, seeds: Iterable[int
     return {"steps": steps, "held_out_tasks": len(tasks["test"]), "base": round(base, 4), "curve": curve}
 
 
+def joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Results of different seeds as one curve."""
+    whole = dict(parts[0])
+    numbers = {number for part in parts for number in part["curve"]}
+    whole["curve"] = {
+        number: [loss for part in parts for loss in part["curve"].get(number, [])]
+        for number in sorted(numbers, key=int)
+    }
+    return whole
+
+
 def main() -> None:
     """Run the study and print it."""
     parser = argparse.ArgumentParser(
@@ -120,16 +134,23 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="the folder of Super-NaturalInstructions")
     parser.add_argument("--tasks", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--join", type=Path, nargs="+", help="results of other seeds: no training, one curve")
     parser.add_argument("--write", type=Path, help="file for the chart")
     given = parser.parse_args()
-    result = study(given.data, given.tasks, steps=given.steps, seeds=range(given.seeds))
+    if given.join:
+        result = joined([orjson.loads(path.read_bytes().splitlines()[-1]) for path in given.join])
+    else:
+        result = study(given.data, given.tasks, steps=given.steps, seeds=given.seeds)
     if given.write:
         points = [
-            Point(number, mean(found), stdev(found) if len(found) > 1 else 0.0)
+            Point(int(number), mean(found), stdev(found) if len(found) > 1 else 0.0)
             for number, found in result["curve"].items()
         ]
-        lines = {"trained": points, "base": [Point(number, result["base"]) for number in result["curve"]]}
+        lines = {
+            "trained": points,
+            "base": [Point(int(number), result["base"]) for number in result["curve"]],
+        }
         page = chart("loss on tasks never trained", "training tasks (equal updates)", lines, log=True)
         given.write.write_text(page, encoding="utf-8")
     print(orjson.dumps(result, option=orjson.OPT_NON_STR_KEYS).decode())

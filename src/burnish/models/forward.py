@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from burnish.data.pack import Pack
-from burnish.losses.cross_entropy import Grading, token_nll, weighted_sum
+from burnish.losses.cross_entropy import Grading, chunks, token_nll, weighted_sum
 from burnish.models.attention import NAME, packed_attention
 from burnish.models.flat import flat_hidden, why_not_flat
 from burnish.models.generate import evaluating
@@ -96,6 +96,20 @@ class Forward:
         if self.head is not None:
             return self.head.logits(self.hidden(pack))
         return self._model_logits(pack)
+
+    def ready(self, pack: Pack) -> bool:
+        """Whether this forward's head is known and may be asked apart; the first pack decides."""
+        self._check(pack)
+        return self.packed and self.head is not None
+
+    def blocks(self, pack: Pack) -> Iterator[tuple[int, Tensor]]:
+        """Logits `(r, V)` of `pack.rows_kept` from a row's number on, a chunk of rows at a time."""
+        if not self.ready(pack) or self.head is None:
+            yield 0, self.logits(pack)
+            return
+        hidden = self.hidden(pack)
+        for first, stop in chunks(hidden):
+            yield first, self.head.logits(hidden[first:stop])
 
     def judge(self, pack: Pack) -> tuple[Tensor, Tensor, Tensor]:
         """sum(weight * nll), -ln p of each target `(G,)`, and whether it is the first choice `(G,)`.
@@ -211,7 +225,7 @@ def graded_nll(model: nn.Module, pack: Pack, *, packed: bool) -> Tensor:
     """-ln p of each target of a pack, fp32 `(G,)`, in the pack's order, with a gradient: through all logits."""
     forward = Forward(model, packed)
     logits = forward._model_logits(pack) if packed else _one_by_one(model, pack)
-    return _of_targets(logits, pack)
+    return token_losses(logits, pack)
 
 
 def _grading(pack: Pack, device: torch.device, **extra: float) -> Grading:
@@ -220,7 +234,8 @@ def _grading(pack: Pack, device: torch.device, **extra: float) -> Grading:
     )
 
 
-def _of_targets(logits: Tensor, pack: Pack) -> Tensor:
+def token_losses(logits: Tensor, pack: Pack) -> Tensor:
+    """-ln p of each target `(G,)` from the logits `(R, V)` of a pack, with a gradient."""
     targets = torch.from_numpy(pack.targets).to(logits.device)
     if len(pack.row_of) != len(pack.rows_kept) or (pack.row_of[1:] < pack.row_of[:-1]).any():
         logits = logits.index_select(0, torch.from_numpy(pack.row_of).to(logits.device))
@@ -229,7 +244,7 @@ def _of_targets(logits: Tensor, pack: Pack) -> Tensor:
 
 def _plain_loss(logits: Tensor, pack: Pack, label_smoothing: float, z_loss: float) -> tuple[Tensor, Tensor]:
     """The loss from logits `(R, V)`, where the head is the model's own affair."""
-    nll = _of_targets(logits, pack)
+    nll = token_losses(logits, pack)
     weights = torch.from_numpy(pack.weights).to(nll)
     value = nll
     if label_smoothing or z_loss:

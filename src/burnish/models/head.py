@@ -68,6 +68,8 @@ class Head:
 def find_head(model: PreTrainedModel) -> Head | str:
     """The model's head, or why it is not understood. `model` is the transformers model inside any wrapper."""
     module = model.get_output_embeddings()
+    if isinstance(module, TrainableTokensWrapper) and module.token_adapter.disable_adapters:
+        module = module.token_adapter.base_layer  # the base, asked with its adapter off
     found = trained_rows(module)
     matrix = module if found is None else found[0]
     if type(matrix) is not nn.Linear:

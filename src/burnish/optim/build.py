@@ -13,6 +13,19 @@ from burnish.optim import eight_bit
 
 Group = dict[str, Any]
 
+_ENTRIES: dict[str, frozenset[str]] = {
+    "AdamW": frozenset({"step", "exp_avg", "exp_avg_sq"}),
+    "AdamW8bit": frozenset({"step", "state1", "state2"}),
+    "AdamW32bit": frozenset({"step", "state1", "state2"}),
+    "SGD": frozenset({"momentum_buffer"}),
+    "Muon": frozenset({"momentum_buffer"}),
+    "Adafactor": frozenset({"step", "variance"}),
+}
+_FACTORED = frozenset({"step", "row_var", "col_var"})
+"""What each optimiser keeps of a parameter that it has moved; of a matrix Adafactor keeps rows and columns."""
+_WHOLE = frozenset({"exp_avg", "exp_avg_sq", "state1", "state2", "momentum_buffer"})
+"""Entries as large as their parameter."""
+
 
 class Optimizer:
     """One or two torch optimisers that step together at one learning rate.
@@ -76,8 +89,10 @@ class Optimizer:
         """
         by_parameter: dict[str, dict[str, Tensor]] = {}
         for key, value in flat.items():
-            parameter, entry = key.rsplit("/", 1)
-            by_parameter.setdefault(parameter, {})[entry] = value
+            owner, slash, entry = key.rpartition("/")
+            if not slash:
+                raise _foreign(f"{key!r} is no entry of a parameter, which is 'parameter/entry'")
+            by_parameter.setdefault(owner, {})[entry] = value
         strange = sorted(by_parameter.keys() - set(self._names.values()))
         if strange:
             raise DataError(
@@ -89,6 +104,7 @@ class Optimizer:
             for group in part.param_groups:
                 for parameter in group["params"]:
                     saved = by_parameter.get(self._names[id(parameter)], {})
+                    _require_entries(part, self._names[id(parameter)], parameter, saved)
                     entries = {
                         entry: _laid_out_as(parameter, value) if value.dim() else value.clone()
                         for entry, value in saved.items()
@@ -97,9 +113,31 @@ class Optimizer:
 
 
 def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
-    if value.shape != parameter.shape or parameter.is_contiguous():
+    if value.shape != parameter.shape or (parameter.is_contiguous() and value.is_contiguous()):
         return value.to(parameter.device)
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _require_entries(
+    part: torch.optim.Optimizer, name: str, parameter: Tensor, saved: Mapping[str, Tensor]
+) -> None:
+    """DataError where a parameter's saved state is not that of its optimiser; one never moved has none."""
+    kind = type(part).__name__
+    wanted = _FACTORED if kind == "Adafactor" and parameter.dim() > 1 else _ENTRIES[kind]
+    if saved and not wanted <= saved.keys():
+        raise _foreign(f"{name!r} has {sorted(saved)}, where {kind} keeps {sorted(wanted)}")
+    for entry in wanted & _WHOLE & saved.keys():
+        if saved[entry].shape != parameter.shape:
+            shapes = f"{list(saved[entry].shape)}, and its parameter {list(parameter.shape)}"
+            raise _foreign(f"{name!r}: {entry} has the shape {shapes}")
+
+
+def _foreign(saw: str) -> DataError:
+    return DataError(
+        f"the optimiser's saved state: {saw}",
+        rule="a resumed run goes on with the state of its own optimizer, parameter by parameter",
+        remedy="resume with the run's own optimizer; to go on with another, start a run whose model is RUN/final",
+    )
 
 
 def _build(

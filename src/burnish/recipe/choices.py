@@ -86,6 +86,15 @@ class Exhausted(StrEnum):
     DROP = "drop"
 
 
+class Act(StrEnum):
+    """What the forgetting guard does once a probe is surely past its budget."""
+
+    WARN = "warn"
+    REPLAY = "replay"
+    STOP = "stop"
+    BEST = "best"
+
+
 class Scheduler(StrEnum):
     """How the learning rate moves after warm-up."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import yaml
@@ -22,7 +22,7 @@ from burnish.recipe.document import RESOLVERS
 from burnish.recipe.load import FOLLOWS, LoadedRecipe
 from burnish.recipe.locate import absolute
 from burnish.recipe.said import SOURCE_LISTS
-from burnish.recipe.schema import DatasetSource, Recipe, Replay
+from burnish.recipe.schema import OWN_PROBES, DatasetSource, Forgetting, Probe, Recipe, Replay
 from burnish.recipe.words import allowed
 
 COMMENT_COLUMN = 40
@@ -69,6 +69,10 @@ def reference_markdown() -> str:
         _table(source, schema["$defs"]),
         "## Keys of `replay`",
         _table(schema["$defs"][Replay.__name__], schema["$defs"]),
+        "## Keys of `forgetting`",
+        _table(schema["$defs"][Forgetting.__name__], schema["$defs"]),
+        "## Keys of a probe",
+        _table(schema["$defs"][Probe.__name__], schema["$defs"]),
     )
     return "\n".join((INTRODUCTION, "\n\n".join(tables), ""))
 
@@ -88,18 +92,23 @@ def _lines(key: str, loaded: LoadedRecipe) -> Iterator[str]:
 
 def _plain(key: str, loaded: LoadedRecipe) -> Any:
     value = loaded.recipe.model_dump(mode="json")[key]
-    if key in ("replay", "stages"):
-        return _with_absolute_paths(value)
+    if key in ("replay", "stages", "forgetting"):
+        return _with_absolute_paths(value, own=OWN_PROBES if key == "forgetting" else ())
     return absolute(value) if key in ("model", "tokenizer", "chat_template") and value else value
 
 
-def _with_absolute_paths(value: Any) -> Any:
+def _with_absolute_paths(value: Any, *, own: Collection[str] = ()) -> Any:
+    """Paths for a reader in any directory; what is in `own` is a name."""
     if isinstance(value, dict):
         return {
-            key: absolute(each) if key == "path" else _with_absolute_paths(each)
+            key: _with_absolute_paths(each, own=own)
+            if key != "path"
+            else each
+            if each in own
+            else absolute(each)
             for key, each in value.items()
         }
-    return [_with_absolute_paths(each) for each in value] if isinstance(value, list) else value
+    return [_with_absolute_paths(each, own=own) for each in value] if isinstance(value, list) else value
 
 
 class _Dumper(yaml.SafeDumper):

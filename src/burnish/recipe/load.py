@@ -23,7 +23,7 @@ from burnish.recipe import locate
 from burnish.recipe.complain import complain, dotted
 from burnish.recipe.document import Document, Place, read_document
 from burnish.recipe.said import SOURCE_LISTS, Said, add_overrides, said_in
-from burnish.recipe.schema import DatasetSource, Recipe, default_rate
+from burnish.recipe.schema import DatasetSource, Forgetting, Recipe, default_rate
 from burnish.recipe.words import SECRET
 
 FOLLOWS = {
@@ -132,6 +132,8 @@ def _locate_paths(recipe: Recipe, said: Said, path: Path | None) -> Recipe:
         update["replay"] = recipe.replay.model_copy(
             update={"path": locate.locate_dataset(recipe.replay.path, at)}
         )
+    if recipe.forgetting is not None:
+        update["forgetting"] = _locate_probes(recipe.forgetting, said, path)
     update["stages"] = tuple(
         {key: _locate_in_stage(number, key, value, said, path) for key, value in stage.items()}
         for number, stage in enumerate(recipe.stages)
@@ -143,6 +145,16 @@ def _locate_paths(recipe: Recipe, said: Said, path: Path | None) -> Recipe:
         at = _at(("chat_template",), recipe.chat_template, said, path)
         update["chat_template"] = locate.locate_template(recipe.chat_template, at)
     return recipe.model_copy(update=update)
+
+
+def _locate_probes(guard: Forgetting, said: Said, path: Path | None) -> Forgetting:
+    """The guard with the paths of its probes found; burnish's own have names, no paths."""
+    found = []
+    for index, probe in enumerate(guard.probes):
+        at = _at(("forgetting", "probes", index, "path"), probe.path, said, path)
+        place = probe.path if probe.is_own else locate.locate_dataset(probe.path, at)
+        found.append(probe.model_copy(update={"path": place}))
+    return guard.model_copy(update={"probes": tuple(found)})
 
 
 def _locate_in_stage(number: int, key: str, value: Any, said: Said, path: Path | None) -> Any:

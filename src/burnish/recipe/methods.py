@@ -47,6 +47,11 @@ class Method:
     merges: bool = True
 
     @property
+    def can_be_off(self) -> bool:
+        """Whether the model is the base again while the adapter is off: PEFT's layers have a switch."""
+        return self.has_rank
+
+    @property
     def has_rank(self) -> bool:
         """Whether the `lora_*` keys mean anything to it."""
         return self.injects in (Injection.LOW_RANK, Injection.PRINCIPAL, Injection.CORE)

@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from burnish.recipe.choices import (
+    Act,
     Adapter,
     BadRow,
     DataFormat,
@@ -162,6 +163,79 @@ class Replay(Keys):
     def source(self) -> DatasetSource:
         """The text as one more source of rows."""
         return DatasetSource(path=self.path, split=self.split, format=DataFormat.TEXT, name="replay")
+
+
+class Probe(Keys):
+    """A set of texts on which the base is asked before step 0, and the tuned model at each evaluation."""
+
+    path: Name = Field(
+        description="`text`, `instructions` (both come with burnish), `samples` (the base's own, drawn at the "
+        "start), or a dataset: file, glob, folder, hub name."
+    )
+    split: Name = Field(default="train", description="Which split of a hub dataset to read; files have none.")
+    format: DataFormat = Field(
+        default=DataFormat.AUTO, description="Layout of the records; `auto` looks and says why."
+    )
+    name: Name | None = Field(default=None, description="What reports call this probe; null: its path.")
+    rows: Annotated[int, Field(ge=2)] = Field(
+        default=64, description="At most so many rows are asked, the first ones."
+    )
+    budget: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="This probe's own budget; null: that of `forgetting`."
+    )
+
+    @property
+    def source(self) -> DatasetSource:
+        """The texts as a source of rows."""
+        return DatasetSource(path=self.path, split=self.split, format=self.format, name=self.name)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether burnish makes the texts itself."""
+        return self.path in OWN_PROBES
+
+
+OWN_PROBES = ("text", "instructions", "samples")
+
+
+class Forgetting(Keys):
+    """The guard: how much of the base's general ability a run may lose, and what is done when it does."""
+
+    budget: float = Field(
+        default=0.02,
+        gt=0,
+        description="Rise of a probe's loss that is allowed, in nats a token: 0.02 is 2% of its perplexity.",
+    )
+    act: Act = Field(
+        default=Act.WARN,
+        description="Once a probe is surely past its budget: say so, raise the share of `replay`, stop, or (`best`) "
+        "let `final/` hold the checkpoint with the best held-out loss within the budget.",
+    )
+    probes: tuple[Probe, ...] = Field(
+        default=OWN_PROBES,  # names become probes below
+        validate_default=True,
+        description="What is measured: a list of names, paths or mappings.",
+    )
+    kl_to_base: float = Field(
+        default=0.0,
+        ge=0,
+        description="Strength of a second loss term: how far (KL) the base's choice is from the tuned model's, on "
+        "graded positions. Needs an adapter: the base is the same model with it off.",
+    )
+
+    @field_validator("probes", mode="before")
+    @classmethod
+    def _list_of_probes(cls, value: Any) -> Any:
+        return _one_source(value)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [probe.name or probe.path for probe in self.probes]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"probes: {', '.join(twice)} is there twice: give each a name of its own")
+        if self.act != Act.WARN and not self.probes:
+            raise ValueError(f"act: {self.act} hangs on what probes say, and there are none")
+        return self
 
 
 def refuse_broken_template(text: str) -> None:
@@ -376,6 +450,18 @@ class Recipe(Keys):
         default=(), description="Prompts answered at each evaluation: plain strings, or lists of messages."
     )
 
+    sharpening_rows: int = Field(
+        default=32,
+        ge=0,
+        description="Held-out rows of which the probability of each graded token is recorded at each evaluation, "
+        "beside the base's; 0: none.",
+    )
+    forgetting: Forgetting | None = Field(
+        default=None,
+        description="Guard the base's general ability: probes, a budget, and what is done past it; `{}` for the "
+        "defaults.",
+    )
+
     # The run
     output_dir: Name = Field(default="runs", description="Folder that holds the run directories.")
     run_name: Annotated[str, Field(pattern=RUN_NAME)] | None = Field(
@@ -465,7 +551,28 @@ class Recipe(Keys):
             raise ValueError("every dataset is held_out: nothing is left to train on")
         for stage in self.stages:
             self._of_stage(stage)
+        if self.forgetting is not None:
+            self._guard_can_act(self.forgetting)
         return self
+
+    def _guard_can_act(self, guard: Forgetting) -> None:
+        """Refuse an act that has nothing to act with."""
+        if guard.act == Act.REPLAY and not any(recipe.replay for _, recipe in self.in_stages()):
+            raise ValueError(
+                "forgetting.act: replay raises the share of `replay`, and there is none: say for example "
+                "replay: {path: text.jsonl, share: 0.05}"
+            )
+        if guard.act == Act.BEST and not self.has_held_out:
+            raise ValueError(
+                "forgetting.act: best weighs what is gained against what is lost, and the gain is measured on "
+                "held-out rows: say val_set_size or val_datasets"
+            )
+        if guard.kl_to_base and not METHODS[self.adapter].can_be_off:
+            raise ValueError(
+                f"forgetting.kl_to_base asks the base at every update; with adapter: {self.adapter} that would be a "
+                "second model in memory (the size of all weights). With an adapter the base is the same model with "
+                "the adapter off: say adapter: lora, or guard by replay instead (act: replay)"
+            )
 
     @property
     def has_held_out(self) -> bool:
@@ -499,7 +606,7 @@ class Recipe(Keys):
     def _of_stage(self, stage: Mapping[str, Any]) -> Recipe:
         """This recipe with a stage's values in place of its own."""
         said = {key: value for key, value in stage.items() if key != "name" and value is not None}
-        own = self.model_dump(mode="json", exclude={"stages", "early_stopping_patience"})
+        own = self.model_dump(mode="json", exclude={"stages", "early_stopping_patience", "forgetting"})
         for pair in EITHER_OR:
             if pair & said.keys():
                 own = {key: value for key, value in own.items() if key not in pair}

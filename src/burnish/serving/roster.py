@@ -1,7 +1,7 @@
 """The models that a server offers: one base in memory, and adapters on it, each asked as it was trained.
 
     burnish serve runs/poet runs/pirate        ids: "marble" (the base of both), "poet", "pirate"
-    burnish serve runs/whole                   a run that trained every weight: its model is the base, id "whole"
+    burnish serve runs/whole                   a run that trained every weight, or a bottleneck: the base, id "whole"
 
 Every model id brings its own tokenizer, template and stop ids. Which adapter computes is switched between steps.
 """
@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from burnish.adapters.bottleneck import JSON as BOTTLENECK_JSON
+from burnish.adapters.bottleneck import load_bottleneck
 from burnish.errors import DataError, UsageError
 from burnish.models.assistant import finished
 from burnish.models.forward import unwrapped
@@ -138,8 +140,10 @@ def load_roster(names: Sequence[str], *, dtype: str = "auto") -> Roster:
         )
     exact = dtype == "auto" and default_device().type == "cpu"
     precision = torch.float32 if exact else None if dtype == "auto" else getattr(torch, dtype)
-    _refuse_bottleneck(base)
     model: Any = load_model(base, dtype=precision, device=torch.device("cpu"))
+    if (locate(base) / BOTTLENECK_JSON).is_file():
+        _refuse_company(base, adapted)
+        model = load_bottleneck(model, locate(base))
     base_rows = model.get_input_embeddings().weight.shape[0]
     chats = {base_id: load_chat_tokenizer(base, chat=False)}
     chats |= {place.id: _chat_of(place) for place in adapted}
@@ -159,14 +163,13 @@ def load_roster(names: Sequence[str], *, dtype: str = "auto") -> Roster:
     return Roster(model, served)
 
 
-def _refuse_bottleneck(base: str) -> None:
-    """A bottleneck lies beside the weights that it belongs to; loaded without it, a run would answer as its base."""
-    file = locate(base) / "bottleneck.json"
-    if file.is_file():
+def _refuse_company(base: str, adapted: Sequence[Place]) -> None:
+    """A bottleneck is part of the weights that it lies beside: an adapter of the same base never had it below."""
+    if adapted:
         raise UsageError(
-            f"{file.parent} has a bottleneck",
-            rule="what is served is plain weights and adapters in PEFT's format",
-            remedy="ask the run with `burnish chat`",
+            f"{base} has a bottleneck, and {adapted[0].id} goes on the base without it",
+            rule="a bottleneck cannot be switched off between requests",
+            remedy="start one server for each, on ports of their own",
         )
 
 

@@ -21,6 +21,7 @@ from burnish.training.continuity import refuse_other_data, refuse_other_template
 from burnish.training.directory import RunDirectory, open_run
 from burnish.training.exhaustion import memory_errors
 from burnish.training.loop import training_loop
+from burnish.training.observe import open_observers
 from burnish.training.oracle import settle
 from burnish.training.run import open_readied
 from burnish.training.stages import ready
@@ -70,6 +71,7 @@ def repeat_last_interval(path: str | Path) -> Repetition:
         refuse_other_data(run, readied.data, allow=())
         session = open_readied(recipe, readied, from_scratch=settings["from_scratch"])
         settle(session)
+        open_observers(session, run, keep=False)
         restore(session, run, below=saved.step)
         first = session.state.step
         session.state.stopped_by = None

@@ -29,3 +29,7 @@ class Ahead(Generic[Made]):
             (following, self._pool.submit(self._make, following)) if following < self._stop else None
         )
         return made
+
+    def forget(self) -> None:
+        """Drop what was begun: what it rests on has changed."""
+        self._begun = None

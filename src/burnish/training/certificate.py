@@ -17,15 +17,17 @@ from typing import Any, Self
 import orjson
 
 from burnish.data.ledger import Ledger, read_ledger
-from burnish.data.prepare import Prepared, describe_formats, encode_rows, read_rows
+from burnish.data.prepare import Prepared, describe_formats
+from burnish.data.rows import read_rows
 from burnish.data.store import StoredOrigins, map_rows, opened, seal
 from burnish.data.workers import Progress, Workers
 from burnish.errors import DataError
 from burnish.models.tokenizer import ChatTokenizer, load_chat_tokenizer
 from burnish.recipe.schema import Recipe
+from burnish.training.apart import write_keys
+from burnish.training.building import build, build_segments
 from burnish.training.key import FORMAT, key_of, key_parts
-from burnish.training.proof import Proof
-from burnish.training.vault import discard, draft, place_of, prune, touch
+from burnish.training.vault import discard, draft, parts_of, place_of, prune, touch
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,31 @@ def certify(
     return _open(place, recipe, tokenizer, date=date, reused=False)
 
 
+def build_share(
+    recipe: Recipe,
+    share: tuple[int, int],
+    *,
+    date: datetime.date | None = None,
+    progress: Progress = lambda done, total: None,
+) -> int:
+    """Encode every `share[1]`-th segment from number `share[0]` on, for a `certify` to find; how many there are.
+
+    Processes on machines that see the same cache share the work so; a set of one segment is left to `certify`.
+    """
+    tokenizer = recipe_tokenizer(recipe, date=date)
+    key = key_of(key_parts(recipe, tokenizer))
+    rows = read_rows(recipe)
+    if place_of(key).is_dir() or len(rows.bounds) == 1:
+        return len(rows.bounds)
+    if not rows.has_conversations:
+        tokenizer = recipe_tokenizer(recipe, date=date, chat=False)
+    with (
+        parts_of(key, alone=False) as segments,
+        Workers(tokenizer.spec, num_rows=rows.num_kept // share[1], progress=progress) as workers,
+    ):
+        return len(build_segments(rows, workers, segments, share=share))
+
+
 def recipe_tokenizer(
     recipe: Recipe, *, date: datetime.date | None = None, chat: bool = True
 ) -> ChatTokenizer:
@@ -174,11 +201,13 @@ def _make(
     rows = read_rows(recipe)
     if not rows.has_conversations:
         tokenizer = recipe_tokenizer(recipe, date=date, chat=False)
-    num_rows = len(rows.train) + len(rows.held_out)
-    proof = Proof()
-    with Workers(tokenizer.spec, num_rows=num_rows, progress=progress) as workers:
-        data = encode_rows(rows, workers.encode_all, recipe, folder=folder, inspect=proof.inspect)
-    tokenizer.take_in(workers.stop_ids, workers.counts)
+    with (
+        parts_of(key_of(parts)) as segments,
+        Workers(tokenizer.spec, num_rows=rows.num_kept, progress=progress) as workers,
+    ):
+        data, found = build(rows, workers, folder, segments)
+    proof = found.proof
+    tokenizer.take_in(found.stop_ids, found.counts)
     proof.finish(data, tokenizer)
     counts = data.ledger.counts()
     groups = (data.train, data.held_out)
@@ -198,9 +227,9 @@ def _make(
         refused=counts["dropped"],
         cut=counts["cut"],
         changes=counts["changed"],
-        unusual=dict(workers.counts),
+        unusual=dict(found.counts),
         split=proof.split,
-        graded_stop_ids=sorted(workers.stop_ids),
+        graded_stop_ids=sorted(found.stop_ids),
         stop_ids=tokenizer.stop_ids,
         stop_tokens=[str(tokenizer.tokenizer.convert_ids_to_tokens(stop)) for stop in tokenizer.stop_ids],
         has_conversations=rows.has_conversations,
@@ -210,6 +239,6 @@ def _make(
     )
     certificate.write(folder / "certificate.json")
     data.ledger.write(folder / "ledger.jsonl")
-    origins = StoredOrigins.of([*rows.train, *rows.held_out]).as_list()
-    (folder / "origins.json").write_bytes(orjson.dumps(origins))
+    (folder / "origins.json").write_bytes(orjson.dumps(data.origins.as_list()))
+    write_keys(rows, folder)
     seal(folder, {"key": certificate.key})

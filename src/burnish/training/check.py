@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,13 @@ def check_stages(
     num_parameters = count_parameters(loaded.recipe.model)
     return {
         name: _check(recipe, num_parameters, progress, oracle=oracle)
-        for name, recipe in fit_to_size(loaded, num_parameters).recipe.in_stages()
+        for name, recipe in stages_to_check(loaded)
     }
+
+
+def stages_to_check(loaded: LoadedRecipe) -> Sequence[tuple[str, Recipe]]:
+    """Every stage's name and recipe, with the values that follow from the model's size."""
+    return fit_to_size(loaded, count_parameters(loaded.recipe.model)).recipe.in_stages()
 
 
 def _check(recipe: Recipe, num_parameters: int, progress: Progress, *, oracle: bool) -> CheckReport:

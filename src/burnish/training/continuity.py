@@ -47,7 +47,10 @@ def restore(session: Session, run: RunDirectory, *, below: int | None = None) ->
     if checkpoint is None:
         return [*complaints, "no checkpoint yet: starting again from step 0"]
     fields = {field.name for field in dataclasses.fields(TrainState)}
-    state = TrainState(**{key: value for key, value in checkpoint.state.items() if key in fields})
+    known = {key: value for key, value in checkpoint.state.items() if key in fields}
+    state = TrainState(
+        **{"owes_evaluation": False, **known}
+    )  # where an older burnish wrote it, none was owed
     load_factors(session.model, checkpoint.weights)
     session.masters.load(checkpoint.weights)
     session.optimizer.load(checkpoint.optimizer)

@@ -1,7 +1,8 @@
 """The run directory: the contract between training, which writes it, and everything that only reads it.
 
 runs/NAME/  recipe.yaml  resolved.yaml  environment.json  ledger.jsonl  plan.json  metrics.jsonl  events.jsonl
-            samples.jsonl  summary.json  checkpoints/  final/  adapter/
+            samples.jsonl  sharpening.jsonl  forgetting.jsonl  probes.json  summary.json
+            checkpoints/  final/  adapter/
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from burnish.checkpoint.place import discard, flush
 from burnish.errors import DataError, UsageError
 from burnish.recipe.redact import redacted
 
-LOGS = ("metrics.jsonl", "samples.jsonl", "events.jsonl")
+LOGS = ("metrics.jsonl", "samples.jsonl", "events.jsonl", "sharpening.jsonl", "forgetting.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class RunDirectory:
 
     def rewind(self, step: int) -> None:
         """Forget what was logged after `step`, so that a resumed run logs it once."""
-        for name in LOGS:
+        for name in [name for name in LOGS if (self.path / name).exists()]:
             kept = [line for line in self.lines(name) if line.get("step", 0) <= step]
             self.replace(name, b"".join(orjson.dumps(line) + b"\n" for line in kept))
 

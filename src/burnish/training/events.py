@@ -32,7 +32,10 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """One update: `step` counts from 1; `loss` is the mean over the global batch's graded tokens."""
+    """One update: `step` counts from 1; `loss` is the mean over the global batch's graded tokens.
+
+    `kl_to_base`, where the recipe holds the model near its base, is KL(base || tuned) over the same tokens.
+    """
 
     step: int
     num_steps: int
@@ -47,6 +50,7 @@ class Stepped:
     source_loss: dict[int, float] = field(default_factory=dict)
     source_tokens: dict[int, int] = field(default_factory=dict)
     stage: str = ""
+    kl_to_base: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,32 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
+class Looked:
+    """What the model thinks of single tokens after `step`; `line` is that of sharpening.jsonl."""
+
+    step: int
+    line: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Drifted:
+    """How far one probe's loss is from the base's after `step`, and what was done about it (docs/forgetting.md)."""
+
+    step: int
+    probe: str
+    loss: float
+    base_loss: float
+    drift: float
+    low: float
+    high: float
+    budget: float
+    breached: bool
+    task_loss: float | None
+    act: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
     """A checkpoint is on disk, whole."""
 
@@ -108,10 +138,23 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The last event: `finished`, `early_stopping` or `interrupted`."""
+    """The last event: `finished`, `early_stopping`, `forgetting` or `interrupted`."""
 
     step: int
     why: str
 
 
-Event = Encoding | Ready | Stepped | Skipped | Warned | Audited | Evaluated | Sampled | Saved | Stopped
+Event = (
+    Encoding
+    | Ready
+    | Stepped
+    | Skipped
+    | Warned
+    | Audited
+    | Evaluated
+    | Sampled
+    | Looked
+    | Drifted
+    | Saved
+    | Stopped
+)

@@ -15,6 +15,7 @@ from burnish.parallel.runtime import host_memory, resident_bytes
 from burnish.recipe.choices import NonFinite
 from burnish.training.directory import RunDirectory
 from burnish.training.events import Audited, Event, Sampled, Saved, Skipped, Stepped, Stopped, Warned
+from burnish.training.observe import kept_steps, observed
 from burnish.training.session import Session
 from burnish.training.step import Abandoned, evaluate, take_step
 from burnish.training.watch import Watch
@@ -42,25 +43,28 @@ def _train(
     recipe, state, last = session.recipe, session.state, session.plan.num_steps
     eval_every = evaluation_interval(recipe.eval_steps, last)
     watch = Watch(line["loss"] for line in run.lines("metrics.jsonl") if line["kind"] == "train")
-    if state.step == 0:
-        yield from _judge(session)
-    while state.step < last and state.stopped_by is None:
+    while (state.step < last or state.owes_evaluation) and state.stopped_by is None:
+        judged_best = False
         try:
-            yield from _update(session, watch, interrupted)
-        except Abandoned:  # asked to stop within an update: nothing was moved, and the step before is saved
+            # A run that begins owes one, and so does one that was stopped within one.
+            if not state.owes_evaluation:
+                yield from _update(session, watch, interrupted)
+            yield from _audited(session)
+            if (written := writer.done()) is not None:
+                yield Saved(*written)
+            if state.owes_evaluation or due(state.step, eval_every, last):
+                state.owes_evaluation = True
+                yield from _judge(session, interrupted)
+                state.owes_evaluation = False
+                judged_best = state.step > 0 and state.step in kept_steps(session)
+        except Abandoned:  # asked to stop within an update or an evaluation: nothing was moved
             state.stopped_by = "interrupted"
             yield from _save(session, run, writer, ends=True)
             break
-        yield from _audited(session)
-        if (written := writer.done()) is not None:
-            yield Saved(*written)
-        judged_best = False
-        if due(state.step, eval_every, last):
-            yield from _judge(session)
-            judged_best = bool(session.held_out) and state.best_step == state.step
-        state.stopped_by = _why_stop(session, last=last, interrupted=interrupted())
+        state.stopped_by = state.stopped_by or _why_stop(session, last=last, interrupted=interrupted())
         ends = state.stopped_by is not None
-        if judged_best or ends or (recipe.save_steps is not None and state.step % recipe.save_steps == 0):
+        is_due = bool(recipe.save_steps and state.step and state.step % recipe.save_steps == 0)
+        if judged_best or ends or is_due:
             yield from _save(session, run, writer, ends=ends)
     yield Stopped(state.step, state.stopped_by or "finished")
 
@@ -122,7 +126,7 @@ def _save(session: Session, run: RunDirectory, writer: Writer, *, ends: bool) ->
         yield Saved(*before)
     state, made = session.state, checkpoint_of(session)
     copy = not ends and resident_bytes() + made.num_bytes < ROOM_FOR_A_COPY * host_memory()
-    protected = {state.step, state.best_step, session.resumed_from}
+    protected = {state.step, session.resumed_from, *kept_steps(session)}
     limit = session.recipe.save_total_limit
     writer.begin(
         made,
@@ -142,11 +146,12 @@ def _audited(session: Session) -> Iterator[Event]:
         yield Audited(session.state.step, found.modules, found.experts, found.of_experts, str(found))
 
 
-def _judge(session: Session) -> Iterator[Event]:
+def _judge(session: Session, interrupted: Callable[[], bool]) -> Iterator[Event]:
     if session.held_out:
-        yield evaluate(session)
+        yield evaluate(session, interrupted=interrupted)
     if session.recipe.sample_prompts:
         yield _sample(session)
+    yield from observed(session)
 
 
 def _sample(session: Session) -> Sampled:

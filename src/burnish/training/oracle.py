@@ -145,14 +145,16 @@ def _rounds(session: Session) -> bool:
 
 
 def _few(session: Session) -> list[Example]:
-    """The shortest rows of the first batch, at least two where there are two, within a bound on their tokens."""
-    rows = sorted(
-        (session.data.train[row] for row in session.plan.rows_of(0)), key=lambda views: sum(map(len, views))
-    )
+    """The shortest sequences of the first batch, at least two where there are two, within a bound on their tokens.
+
+    Of a row that became several, the two shortest: they begin alike, and go the way of a shared prefix.
+    """
+    batch = (session.data.train[row] for row in session.plan.rows_of(0))
+    rows = sorted((sorted(views, key=len)[:2] for views in batch), key=lambda views: sum(map(len, views)))
     limit = MOST_TOKENS.get(session.forward.device.type, 128)
     taken: list[Example] = []
-    for number, views in enumerate(rows):
-        if number >= 2 and sum(map(len, [*taken, *views])) > limit:
+    for views in rows:
+        if len(taken) >= 2 and sum(map(len, [*taken, *views])) > limit:
             break
         taken += views
     return taken

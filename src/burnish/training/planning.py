@@ -12,7 +12,7 @@ from burnish.data.workers import Progress
 from burnish.errors import UsageError
 from burnish.models.anatomy import Anatomy, anatomy_of
 from burnish.models.locate import locate
-from burnish.parallel.hardware import ACCELERATORS
+from burnish.parallel.hardware import ACCELERATORS, Accelerator
 from burnish.parallel.runtime import device_memory, peak_memory_bytes, prepare_process, resident_bytes
 from burnish.recipe.load import LoadedRecipe, fit_to_size
 from burnish.recipe.methods import METHODS, Injection
@@ -60,24 +60,36 @@ class PlanReport:
         }
 
 
-def plan_recipe(
+def plan_stages(
     loaded: LoadedRecipe,
     *,
     hardware: str | None = None,
     devices: int = 1,
     measure: bool = True,
     progress: Progress = lambda done, total: None,
-) -> PlanReport:
-    """Survey the data, measure two steps on this machine (unless `hardware` names another), and forecast."""
+) -> dict[str, PlanReport]:
+    """Of every stage by its name: survey the data, measure two steps here (unless `hardware` names another), forecast.
+
+    A recipe without stages is its only one.
+    """
     prepare_process()
     anatomy = anatomy_of(loaded.recipe.model)
-    recipe = fit_to_size(loaded, anatomy.parameters).recipe
-    if recipe.stages:
-        raise UsageError(
-            f"{len(recipe.stages)} stages",
-            rule="a forecast is of one stage: its rows, its batches",
-            remedy="leave the others out of a copy of the recipe; `burnish check` looks at all of them",
-        )
+    accelerator = None if hardware is None else _named(hardware)
+    return {
+        name: _plan(own, anatomy, accelerator, devices, measure=measure, progress=progress)
+        for name, own in fit_to_size(loaded, anatomy.parameters).recipe.in_stages()
+    }
+
+
+def _plan(
+    recipe: Recipe,
+    anatomy: Anatomy,
+    accelerator: Accelerator | None,
+    devices: int,
+    *,
+    measure: bool,
+    progress: Progress,
+) -> PlanReport:
     certified = certify(recipe, progress=progress)
     vocabulary = len(certified.tokenizer)
     plan = plan_of(recipe, certified.data.train)
@@ -96,8 +108,8 @@ def plan_recipe(
         pack_tokens=found.largest,
     )
     trained = estimate_trained(recipe, anatomy)
-    if hardware is not None:
-        forecast = on_accelerator(_named(hardware), devices, recipe, anatomy, trained=trained, work=work)
+    if accelerator is not None:
+        forecast = on_accelerator(accelerator, devices, recipe, anatomy, trained=trained, work=work)
     else:
         forecast = _here(recipe, anatomy, trained, work, certified if measure else None)
     return PlanReport(found, found.largest, forecast, list(what_to_change(forecast, recipe)))
@@ -155,7 +167,7 @@ def _measure(recipe: Recipe, certified: Certified) -> tuple[Measured, int]:
     return measured, session.trainable.parameters
 
 
-def _named(hardware: str) -> Any:
+def _named(hardware: str) -> Accelerator:
     for name, accelerator in ACCELERATORS.items():
         if name.lower() == hardware.lower():
             return accelerator

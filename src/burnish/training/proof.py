@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -48,17 +48,31 @@ class Proof:
         self._waiting += [(view, origin) for view in kept]
         self._waiting_tokens += sum(map(len, kept))
         if self._waiting_tokens > _PACK_TOKENS:
-            self._check_pack()
+            self.check_pack()
 
     def finish(self, data: Prepared, tokenizer: ChatTokenizer) -> None:
         """The rules that need no row, on all that is stored."""
-        self._check_pack()
+        self.check_pack()
         bos = tokenizer.tokenizer.bos_token_id
         for group in (data.train, data.held_out):
             for code, row in broken_rules(group, stop_ids=tokenizer.stop_ids, bos_id=bos):
                 self._enter(code, row, data.origins[row], None, "")
 
-    def _check_pack(self) -> None:
+    def as_dict(self) -> dict[str, Any]:
+        """What was found so far, for JSON."""
+        return {"violations": dict(self.violations), "examples": self.examples, "split": self.split}
+
+    def take_in(self, told: Mapping[str, Any]) -> None:
+        """Add what another proof found of later rows."""
+        self.violations.update(told["violations"])
+        for code, examples in told["examples"].items():
+            named = self.examples.setdefault(code, [])
+            named += examples[: EXAMPLES - len(named)]
+        for key, count in told["split"].items():
+            self.split[key] += count
+
+    def check_pack(self) -> None:
+        """Look at the rows that wait for a pack to be full."""
         examples = [view for view, _ in self._waiting]
         if not examples:
             return

@@ -1,4 +1,5 @@
-"""Write events down: metrics.jsonl for numbers, samples.jsonl for answers, events.jsonl for the rest, and trackers."""
+"""Write events down: metrics.jsonl for numbers, samples.jsonl for answers, sharpening.jsonl and forgetting.jsonl for
+what the base is compared with, events.jsonl for the rest, and trackers."""
 
 from __future__ import annotations
 
@@ -11,8 +12,10 @@ from burnish.errors import UsageError
 from burnish.training.directory import RunDirectory
 from burnish.training.events import (
     Audited,
+    Drifted,
     Evaluated,
     Event,
+    Looked,
     Ready,
     Sampled,
     Saved,
@@ -50,6 +53,10 @@ class Record:
             case Sampled():
                 for sample in event.samples:
                     self._run.append("samples.jsonl", {"step": event.step, **sample})
+            case Looked():
+                self._run.append("sharpening.jsonl", event.line)
+            case Drifted():
+                self._run.append("forgetting.jsonl", asdict(event))
             case Ready() | Audited() | Skipped() | Warned() | Saved() | Stopped():
                 fields = {
                     key: str(value) if key in ("run", "path") else value
@@ -67,6 +74,8 @@ class Record:
             sources = fields.pop(name, None)
             if sources:
                 fields[name] = {str(source): value for source, value in sources.items()}
+        if fields.get("kl_to_base", 0) is None:
+            del fields["kl_to_base"]
         self._run.append("metrics.jsonl", {"kind": kind, **fields})
         plain = {
             f"{kind}/{key}": float(value) for key, value in fields.items() if isinstance(value, (int, float))

@@ -45,6 +45,7 @@ from burnish.training.forecast import MOMENTS
 from burnish.training.interrupt import interruptible
 from burnish.training.loop import training_loop
 from burnish.training.merge import as_json, merge_quantized
+from burnish.training.observe import chosen_step, open_observers
 from burnish.training.oracle import settle
 from burnish.training.reckoning import Reckoning
 from burnish.training.record import Record
@@ -59,7 +60,8 @@ class RunResult:
     """What a run came to; `final` is a transformers directory, complete.
 
     `merge` says how far it is from the model that was trained, where the base was in 4 bits (`training.merge.Drift`);
-    `reckoning` what it held and took, beside what was expected (`training.reckoning`).
+    `reckoning` what it held and took, beside what was expected (`training.reckoning`); `final_step` is the step whose
+    weights `final` holds.
     """
 
     run: Path
@@ -74,6 +76,7 @@ class RunResult:
     sources: list[dict[str, Any]]
     merge: list[dict[str, Any]] | None = None
     reckoning: dict[str, Any] | None = None
+    final_step: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The result as `--json` prints it."""
@@ -168,6 +171,7 @@ def _train_in(
         # Asked of a resumed run too, of the weights and rows that it began with: what the oracle switched off then is
         # switched off again, and the first pack goes the way that it went.
         found = settle(session)
+        open_observers(session, run)
         sweep(run.checkpoints)
         notes = restore(session, run) if resuming else [f"oracle: {found}"]
         _require_room(session, run)
@@ -232,11 +236,12 @@ def _require_room(session: Session, run: RunDirectory) -> None:
 
 
 def _finish(session: Session, run: RunDirectory, reckoning: Reckoning) -> RunResult:
-    """Export (the best weights where early stopping is on, else the last) and write the summary."""
+    """Export (the guard's choice, the best where early stopping is on, else the last) and write the summary."""
     state = session.state
     finished = state.stopped_by != "interrupted"
-    if session.recipe.early_stopping_patience is not None and finished and state.best_step != state.step:
-        best = run.checkpoints / f"step-{state.best_step:08d}"
+    wanted = chosen_step(session) if finished else state.step
+    if wanted != state.step:
+        best = run.checkpoints / f"step-{wanted:08d}"
         if best.exists():
             session.masters.load(load_checkpoint(best).weights)
     tokenizer = session.tokenizer
@@ -264,6 +269,7 @@ def _finish(session: Session, run: RunDirectory, reckoning: Reckoning) -> RunRes
         sources=describe_all(session.stages, session.data.train),
         merge=run.read("merge.json") if finished and METHODS[session.recipe.adapter].quantised else None,
         reckoning=reckoning.result(),
+        final_step=wanted if finished else None,
     )
     run.write("summary.json", result.as_dict())
     return result

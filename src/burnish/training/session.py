@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from burnish.adapters.apply import Trainable, apply_adapter, describe_trainable
@@ -16,9 +17,13 @@ from burnish.adapters.audit import Audit
 from burnish.adapters.tokens import untrained_tokens
 from burnish.data.pack import Pack, pack_all
 from burnish.data.plan import Course
-from burnish.data.prepare import Prepared, encode_rows, read_rows
+from burnish.data.prepare import Prepared, encode_rows
+from burnish.data.replay import further_replay, share_at
+from burnish.data.rows import read_rows
+from burnish.data.store import Array
 from burnish.data.workers import Workers
 from burnish.models.anatomy import anatomy_of
+from burnish.models.anchor import Anchor
 from burnish.models.forward import Forward, open_forward, why_unpacked
 from burnish.models.load import add_token_rows, default_device, load_model, start_model, vocabulary_tables
 from burnish.models.quantized import Footprint, exact_parameters, footprint, is_quantized, load_quantized
@@ -32,6 +37,8 @@ from burnish.recipe.schema import Recipe
 from burnish.training.ahead import Ahead
 from burnish.training.certificate import recipe_tokenizer
 from burnish.training.forecast import Memory, memory_of, with_checkpointing
+from burnish.training.forgetting import Guard
+from burnish.training.sharpening import Sharpening
 from burnish.training.stages import Stage, stage_of
 from burnish.types import Example
 
@@ -46,7 +53,12 @@ LOGITS_PER_PASS = 2**27
 
 @dataclass(slots=True)
 class TrainState:
-    """What changes while training and resuming must bring back, next to weights and optimiser."""
+    """What changes while training and resuming must bring back, next to weights and optimiser.
+
+    `owes_evaluation` says that the weights of this step are still to be measured, as before the first update.
+    `replay_raises` are pairs of the step from which on and the share of replay; `points` are those of
+    `training.forgetting.Point` among which the guard chooses.
+    """
 
     step: int = 0
     tokens: int = 0
@@ -59,6 +71,9 @@ class TrainState:
     stopped_by: str | None = None
     skipped: int = 0
     skipped_in_a_row: int = 0
+    owes_evaluation: bool = True
+    replay_raises: list[list[float]] = field(default_factory=list)
+    points: list[list[Any]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -85,14 +100,36 @@ class Session:
     audit: Audit | None = None
     audit_told: bool = False
     resumed_from: int = 0
+    anchor: Anchor | None = None
+    guard: Guard | None = None
+    sharpening: Sharpening | None = None
     state: TrainState = field(default_factory=TrainState)
     ahead: Ahead[list[Pack]] = field(init=False)
+    _graded: Array | None = None
 
     def __post_init__(self) -> None:
         self.ahead = Ahead(self._packs_of, self.plan.num_steps)
 
     def _packs_of(self, step: int) -> list[Pack]:
-        return self.packs([example for row in self.plan.rows_of(step) for example in self.data.train[row]])
+        return self.packs([example for row in self.rows_of(step) for example in self.data.train[row]])
+
+    def objective(self, pack: Pack) -> tuple[Tensor, Tensor, Tensor]:
+        """sum(weight * nll) of a pack, -ln p of each target, and what the gradient is of: with an anchor, more."""
+        if self.anchor is None:
+            part, nll = self.forward.loss(pack)
+            return part, nll, part
+        part, nll, pull = self.anchor.loss(pack)
+        return part, nll, part + pull
+
+    def rows_of(self, step: int) -> list[int]:
+        """The rows of an update (from 0): the plan's, and more replay where the guard raised its share."""
+        rows = self.plan.rows_of(step)
+        share = share_at(self.state.replay_raises, step)
+        if share is None:
+            return rows
+        if self._graded is None:
+            self._graded = self.data.train.row_graded
+        return rows + further_replay(self.plan, self._graded, step, share=share, seed=self.recipe.seed)
 
     def packs(self, examples: Sequence[Example]) -> list[Pack]:
         """Examples laid out as micro-batches."""
@@ -148,7 +185,7 @@ def encode_recipe(recipe: Recipe) -> tuple[ChatTokenizer, Prepared]:
     """Read and encode every row of a recipe, in memory, as training would; nothing is kept or proved."""
     rows = read_rows(recipe)
     tokenizer = recipe_tokenizer(recipe, chat=rows.has_conversations)
-    with Workers(tokenizer.spec, num_rows=len(rows.train) + len(rows.held_out)) as workers:
+    with Workers(tokenizer.spec, num_rows=rows.num_kept) as workers:
         data = encode_rows(rows, workers.encode_all, recipe)
     tokenizer.take_in(workers.stop_ids, workers.counts)
     return tokenizer, data
@@ -204,6 +241,7 @@ def open_session(
         schedule=Relay(tuple(stage.schedule for stage in stages)),
         model=model,
         forward=forward,
+        anchor=_anchor(recipe, forward),
         masters=masters,
         optimizer=Optimizer(
             masters.parameters,
@@ -251,6 +289,11 @@ def _load_base(recipe: Recipe) -> PreTrainedModel:
     )
     give_back_freed_memory()
     return base
+
+
+def _anchor(recipe: Recipe, forward: Forward) -> Anchor | None:
+    strength = recipe.forgetting.kl_to_base if recipe.forgetting else 0.0
+    return Anchor(forward, strength) if strength else None
 
 
 def _embedding_names(model: nn.Module, tables: Sequence[nn.Parameter]) -> frozenset[str]:

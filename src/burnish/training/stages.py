@@ -21,7 +21,8 @@ import numpy as np
 from burnish.data.ledger import Ledger
 from burnish.data.mixture import Ask, Mixture, asked_shares, mix, with_replay
 from burnish.data.plan import Plan
-from burnish.data.prepare import Prepared, replay_source
+from burnish.data.prepare import Prepared
+from burnish.data.rows import replay_source
 from burnish.data.store import Array, EncodedRows, RowsWriter, StoredOrigins, join_rows
 from burnish.data.workers import Progress
 from burnish.errors import DataError
@@ -29,6 +30,7 @@ from burnish.models.tokenizer import ChatTokenizer
 from burnish.optim.schedule import Schedule, warmup_length
 from burnish.recipe.choices import MixtureRule
 from burnish.recipe.schema import DatasetSource, Recipe
+from burnish.training.apart import require_apart
 from burnish.training.certificate import Certified, certify
 
 
@@ -83,6 +85,8 @@ def ready(
     """Certify the rows of every stage, and lay them end to end."""
     recipes = recipe.in_stages()
     certified = [certify(own, date=date, progress=progress) for _, own in recipes]
+    if len(recipes) > 1:
+        require_apart([name for name, _ in recipes], [each.path.parent for each in certified])
     stages = tuple(
         stage_of(own, each.data.train, name=name)
         for (name, own), each in zip(recipes, certified, strict=True)

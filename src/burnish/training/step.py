@@ -28,7 +28,7 @@ Array = np.ndarray[tuple[int], np.dtype[Any]]
 
 
 class Abandoned(Exception):
-    """The user asked to stop while an update was being computed; nothing was moved."""
+    """The user asked to stop while an update or an evaluation was being computed; nothing was moved."""
 
 
 def take_step(session: Session, *, interrupted: Callable[[], bool] = lambda: False) -> Stepped:
@@ -48,6 +48,7 @@ def take_step(session: Session, *, interrupted: Callable[[], bool] = lambda: Fal
         watching_experts(session.model) if first else nullcontext() as owed,
     ):
         summed, source_sums = _backward(session, packs, interrupted)
+    pull = None if session.anchor is None else session.anchor.taken() / denominator
     norm = session.masters.clip(session.recipe.max_grad_norm, over=denominator)
     # The one wait for the device in a step: what is logged and what says whether to move.
     total, length, *by_source = torch.stack([summed, norm, *source_sums.values()]).tolist()
@@ -84,6 +85,7 @@ def take_step(session: Session, *, interrupted: Callable[[], bool] = lambda: Fal
         },
         source_tokens={source: int((graded == source).sum()) for source in source_sums},
         stage=session.stages[session.plan.stage_of(step)[0]].name,
+        kl_to_base=pull,
     )
 
 
@@ -97,8 +99,8 @@ def _backward(
         if sums and interrupted():
             session.masters.zero_grad()
             raise Abandoned
-        part, nll = session.forward.loss(pack)
-        part.backward()  # type: ignore[no-untyped-call]
+        part, nll, objective = session.objective(pack)
+        objective.backward()  # type: ignore[no-untyped-call]
         sums.append(part.detach())
         for source in np.unique(pack.sources).tolist():
             mine = torch.from_numpy(pack.sources == source).to(nll.device)
@@ -106,13 +108,18 @@ def _backward(
     return torch.stack(sums).sum(), dict(sorted(by_source.items()))
 
 
-def evaluate(session: Session) -> Evaluated:
-    """Held-out loss, one division over the whole set, and the share of graded tokens that are the first choice."""
+def evaluate(session: Session, *, interrupted: Callable[[], bool] = lambda: False) -> Evaluated:
+    """Held-out loss, one division over the whole set, and the share of graded tokens that are the first choice.
+
+    Given up between two packs (`Abandoned`) once `interrupted` says so.
+    """
     loss = weight = 0.0
     right = graded = 0
     sources = SourceSums()
     with evaluating(session.model), pack_attention(session.model, packed=session.forward.packed):
         for pack in session.held_out:
+            if interrupted():
+                raise Abandoned
             summed, nll, hits = session.forward.judge(pack)
             loss += float(summed)
             weight += pack.weight

@@ -23,7 +23,8 @@ from burnish.cli.data.options import (
 )
 from burnish.cli.output import Output
 from burnish.curation.draft import require_writable
-from burnish.curation.flow import Job, job_key, require_other_file
+from burnish.curation.flow import Job, job_key
+from burnish.curation.items import require_other_file
 from burnish.curation.texts import as_part
 from burnish.errors import UsageError
 
@@ -68,7 +69,8 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Leave one of each group of equal or nearly equal rows; the others are in the ledger with the row they repeat."""
-    from burnish.curation.dedup import Question, find_repeats, read_scores  # numpy takes a tenth of a second
+    from burnish.curation.dedup import Question, find_repeats  # numpy takes a tenth of a second
+    from burnish.curation.score import read_scores
 
     output = Output(as_json=as_json)
     _require(threshold, edits, keep, scores)

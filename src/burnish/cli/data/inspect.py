@@ -9,7 +9,7 @@ import typer
 
 from burnish.cli.data.options import AsJson, Counting, Format, Paths, Processes, Split, inputs_of
 from burnish.cli.output import Output
-from burnish.curation.flow import Input, Item, chunks, formats_of, read_items
+from burnish.curation.items import Input, Item, chunks, formats_of, read_items
 from burnish.curation.spread import spread
 from burnish.data.read import inspect_source
 from burnish.types import Rejected, Row

@@ -20,7 +20,8 @@ from burnish.cli.data.options import (
 )
 from burnish.cli.output import Output
 from burnish.curation.draft import require_writable
-from burnish.curation.flow import Job, require_other_file
+from burnish.curation.flow import Job
+from burnish.curation.items import require_other_file
 
 
 def command(

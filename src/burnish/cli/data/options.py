@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 from burnish.cli.output import Output
-from burnish.curation.flow import Input, Job, Judge, Report, require_other_file, sift
+from burnish.curation.flow import Job, Judge, Report, sift
+from burnish.curation.items import Input, require_other_file
 
 Paths = Annotated[
     list[str], typer.Argument(metavar="DATA...", help="Files, folders, globs, or names on the hub.")

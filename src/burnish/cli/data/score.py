@@ -55,7 +55,7 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Score rows; what is scored already is left, so that an interrupted run goes on where it was."""
-    from burnish.curation.flow import Item, read_items
+    from burnish.curation.items import Item, read_items
     from burnish.curation.score import ScoreFile, score_items
 
     output = Output(as_json=as_json)

@@ -22,7 +22,8 @@ from burnish.cli.data.options import (
     tell,
 )
 from burnish.cli.output import Output
-from burnish.curation.flow import Input, Item, Job, Verdict, read_items, removed
+from burnish.curation.flow import Job, Verdict, removed
+from burnish.curation.items import Input, Item, read_items
 from burnish.types import Rejected
 
 

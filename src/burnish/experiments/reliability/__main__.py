@@ -27,8 +27,10 @@ CAMPAIGNS: dict[str, tuple[str, str, int | None]] = {
     "F5": ("saves", "damage", 500),
     "F6": ("kills", "company", 20),
     "F7": ("readers", "fuzz_readers", 50_000),
+    "F8": ("conversations", "random_conversations", 20_000),
     "F9": ("cuts", "cut_invariance", 300),
     "F10": ("reference", "differential", 500),
+    "F11": ("bombs", "bombs", 5_000),
     "F12": ("artifacts", "mutate_artifacts", 10_000),
     "F15": ("mutants", "mutate_own", 300),
 }

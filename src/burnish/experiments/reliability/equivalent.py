@@ -1,0 +1,39 @@
+"""Mutants that compute what the module computes, each with the reason: no test could tell them apart."""
+
+from __future__ import annotations
+
+_ZIP = "both sides come from one list and are equally long; strict only says so aloud"
+_WAY = "a GPU's way, taken on a CPU: the same numbers, made in other memory"
+_EXACT = "the exact look, taken of all tensors"
+_ONE = "a multiplication by one, made or left out"
+_PART = "how much is done at a time, not what is done"
+EQUIVALENT: dict[str, dict[str, str]] = {
+    "burnish.data.pack": {
+        "_lay: True -> False": _ZIP,
+        "_graded: True -> False": _ZIP,
+    },
+    "burnish.losses.cross_entropy": {
+        "module: 256 -> 257": _PART,
+        "module: 2048 -> 2049": _PART,
+        "module: 2 -> 3": _PART,
+        "module: 20 -> 21": _PART,
+        "grade_logits: if logits.device.type != 'cpu': -> if not logits.device.type != 'cpu':": _WAY,
+        "grade_logits: logits.device.type != 'cpu' -> logits.device.type == 'cpu'": _WAY,
+        "_grade_block: None if z.device.type == 'cpu' else torch.logsumexp(z, -1)[rows] - at_target -> "
+        "None if not z.device.type == 'cpu' else torch.logsumexp(z, -1)[rows] - at_target": _WAY,
+        "_grade_block: z.device.type == 'cpu' -> z.device.type != 'cpu'": _WAY,
+        "_grade_block: p.device.type != 'cpu' -> p.device.type == 'cpu'": _ONE,
+        "_HeadLoss.backward: by.device.type != 'cpu' -> by.device.type == 'cpu'": _ONE,
+    },
+    "burnish.checkpoint.files": {
+        "load_checkpoint: 3 -> 4": _PART,
+        "_require_finite: not tensor.is_floating_point() or math.isfinite(float(tensor.detach().sum())) -> "
+        "not tensor.is_floating_point() and math.isfinite(float(tensor.detach().sum()))": _EXACT,
+    },
+    "burnish.checkpoint.tensors": {
+        "module: 1 -> 2": _PART,
+        "module: 24 -> 25": _PART,
+        "read_hashed: 0 -> 1": "buffering=1: the same bytes come through a buffer",
+    },
+}
+"""Module, then `function: before -> after` as `mutants` says it, then why."""
