@@ -14,16 +14,19 @@ from typing import Any
 import torch
 
 from burnish.checkpoint.files import Checkpoint, newest_good
+from burnish.data.plan import due
 from burnish.errors import UsageError
 from burnish.parallel.runtime import prepare_process
 from burnish.recipe.load import load_recipe
 from burnish.training.continuity import refuse_other_data, refuse_other_template, restore
 from burnish.training.directory import RunDirectory, open_run
+from burnish.training.events import Evaluated, Skipped, Stepped
 from burnish.training.exhaustion import memory_errors
-from burnish.training.loop import training_loop
+from burnish.training.loop import evaluation_interval, training_loop
 from burnish.training.observe import open_observers
 from burnish.training.oracle import settle
 from burnish.training.run import open_readied
+from burnish.training.session import Session
 from burnish.training.stages import ready
 
 
@@ -76,8 +79,11 @@ def repeat_last_interval(path: str | Path) -> Repetition:
         first = session.state.step
         session.state.stopped_by = None
         beside = RunDirectory(Path(place))
-        for _ in training_loop(session, beside, interrupted=lambda: session.state.step >= saved.step):
-            pass
+        # The evaluation of the last step belongs to the interval, unless it was given up then too.
+        ends_with = (Stepped, Skipped) if not _evaluated_at(session, saved) else Evaluated
+        over = False
+        for event in training_loop(session, beside, interrupted=lambda: over):
+            over = over or (isinstance(event, ends_with) and event.step >= saved.step)
         again, _ = newest_good(beside.checkpoints)
     if again is None:
         raise UsageError(
@@ -85,6 +91,13 @@ def repeat_last_interval(path: str | Path) -> Repetition:
         )
     tensors = len(saved.weights) + len(saved.optimizer)
     return Repetition(run.path, first, saved.step, tensors, differences(saved, again))
+
+
+def _evaluated_at(session: Session, saved: Checkpoint) -> bool:
+    """Whether a checkpoint was written after the held-out loss of its step was measured."""
+    last = session.plan.num_steps
+    every = evaluation_interval(session.recipe.eval_steps, last)
+    return bool(session.held_out) and due(saved.step, every, last) and not saved.state.get("owes_evaluation")
 
 
 def differences(saved: Checkpoint, again: Checkpoint) -> list[str]:
