@@ -48,12 +48,18 @@ class Mesh:
         return divmod(rank, self.context)
 
     def __str__(self) -> str:
-        counts = ((self.replicate, "replicas"), (self.shard, "shards"), (self.context, "parts of the context"))
+        counts = (
+            (self.replicate, "replicas"),
+            (self.shard, "shards"),
+            (self.context, "parts of the context"),
+        )
         said = " x ".join(f"{count} {name}" for count, name in counts if count > 1)
         return f"{self.size} ranks: {said}" if said else "1 rank"
 
 
-def derive_mesh(ranks: int, *, data_parallel: str, context_parallel: int = 1, per_node: int | None = None) -> Mesh:
+def derive_mesh(
+    ranks: int, *, data_parallel: str, context_parallel: int = 1, per_node: int | None = None
+) -> Mesh:
     """The mesh of so many ranks, `per_node` of them on each node; UsageError where they do not go into it.
 
     `hybrid` shards within a node and replicates across nodes; on a single node there are two replicas.
@@ -81,7 +87,7 @@ def derive_mesh(ranks: int, *, data_parallel: str, context_parallel: int = 1, pe
 
 
 def share_out(loads: Sequence[int], ranks: int) -> list[list[int]]:
-    """Which of the loads each rank takes, heaviest first to whoever has least; indices ascending, some rank maybe none.
+    """Which of the loads each rank takes, heaviest first to whoever has least; indices ascending.
 
     share_out([5, 9, 4, 4], 2) == [[1, 3], [0, 2]]
     """
