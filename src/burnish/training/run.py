@@ -250,7 +250,7 @@ def _train_in(
 def _gathered(session: Session, run: RunDirectory, readied: Readied, *, from_scratch: bool) -> Session:
     """The session of one process, in the host's memory, as which a run with sharded weights ends."""
     whole = open_readied(session.recipe, readied, from_scratch=from_scratch, on_host=True)
-    restore(whole, run)
+    restore(whole, run, below=session.state.step + 1)  # the logs are as they should be
     whole.state = session.state
     return whole
 
