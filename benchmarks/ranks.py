@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 MEGA = 1e6
-SHAPE = {"hidden_size": 768, "intermediate_size": 2304, "num_hidden_layers": 12, "num_attention_heads": 12}
-"""85M parameters in layers, 0.6M in the vocabulary: weights dominate."""
+SHAPE = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8}
+"""27M parameters in layers, 0.3M in the vocabulary: weights dominate."""
 SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
