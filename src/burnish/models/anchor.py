@@ -63,8 +63,8 @@ class Anchor:
 
     def taken(self) -> float:
         """sum(weight * KL) of the packs since this was last asked."""
-        apart, self._taken = float(torch.stack(self._taken).sum()), []
-        return apart
+        apart, self._taken = self._taken, []
+        return float(torch.stack(apart).sum()) if apart else 0.0  # a rank may have had no pack
 
     def _read(self, forward: Forward, pack: Pack) -> tuple[Tensor, Head | None]:
         """Hidden rows and the head that reads them; logits and None where the head is the model's own affair."""

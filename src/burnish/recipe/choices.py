@@ -130,6 +130,14 @@ class DType(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class DataParallel(StrEnum):
+    """What the ranks of a run share out, besides the packs of an update."""
+
+    REPLICATE = "replicate"
+    SHARD = "shard"
+    HYBRID = "hybrid"
+
+
 class Tracker(StrEnum):
     """Where metrics are copied to, besides the run directory."""
 

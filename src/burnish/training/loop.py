@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from burnish.adapters.factors import frozen_factors
 from burnish.checkpoint.background import Writer
-from burnish.checkpoint.files import Checkpoint, prune
+from burnish.checkpoint.files import Checkpoint, prune, write_checkpoint
 from burnish.data.plan import due
 from burnish.errors import Diverged
 from burnish.models.generate import generate
@@ -32,7 +32,8 @@ def training_loop(session: Session, run: RunDirectory, *, interrupted: Callable[
     """Train from `session.state.step` to the end of the plan, or until patience or the user says stop."""
     writer = Writer(run.checkpoints)
     try:
-        yield from _train(session, run, writer, interrupted)
+        # Asked of all ranks, so that all of them stop before the same pack.
+        yield from _train(session, run, writer, lambda: session.ranks.any(interrupted()))
     finally:
         writer.close()
 
@@ -122,12 +123,19 @@ def _save(session: Session, run: RunDirectory, writer: Writer, *, ends: bool) ->
     It is written while training goes on, from a copy; at the end of a run, or where the host has no room for a copy,
     training waits for it.
     """
+    if not run.writes and not session.masters.is_sharded:
+        return
     if (before := writer.wait()) is not None:
         yield Saved(*before)
     state, made = session.state, checkpoint_of(session)
+    if session.masters.is_sharded:  # every rank gathers with the others, now; the first writes
+        run.flush()
+        yield Saved(state.step, write_checkpoint(run.checkpoints, made, writes=run.writes))
+        if run.writes:
+            prune(run.checkpoints, keep=session.recipe.save_total_limit, protect=_protected(session))
+        return
     copy = not ends and resident_bytes() + made.num_bytes < ROOM_FOR_A_COPY * host_memory()
-    protected = {state.step, session.resumed_from, *kept_steps(session)}
-    limit = session.recipe.save_total_limit
+    protected, limit = _protected(session), session.recipe.save_total_limit
     writer.begin(
         made,
         copy=copy,
@@ -136,6 +144,11 @@ def _save(session: Session, run: RunDirectory, writer: Writer, *, ends: bool) ->
     )
     if not copy and (written := writer.wait()) is not None:
         yield Saved(*written)
+
+
+def _protected(session: Session) -> set[int]:
+    """The steps whose checkpoints stay."""
+    return {session.state.step, session.resumed_from, *kept_steps(session)}
 
 
 def _audited(session: Session) -> Iterator[Event]:

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from burnish.data.replay import share_at
+from burnish.parallel.ranks import Ranks
 from burnish.recipe.choices import Act
 from burnish.training.directory import RunDirectory
 from burnish.training.events import Drifted, Event, Looked, Warned
@@ -23,10 +24,17 @@ PROBES = "probes.json"
 NAMED_ROWS = 5
 
 
-def open_observers(session: Session, run: RunDirectory, *, keep: bool = True) -> None:
-    """Ask the base what training will be measured against; `keep` writes down what must be the same after a resume."""
-    recipe = session.recipe
-    if recipe.sharpening_rows and len(session.data.held_out):
+def open_observers(session: Session, run: RunDirectory, *, keep: bool = True) -> list[str]:
+    """Ask the base what training will be measured against; says what is not looked at.
+
+    `keep` writes down what must be the same after a resume. Of several ranks each asks, and the first writes.
+    """
+    recipe, notes = session.recipe, []
+    if recipe.sharpening_rows and len(session.data.held_out) and session.ranks.holds_part:
+        notes.append(
+            f"sharpening_rows: not looked at, for it takes several ranks to read a row ({session.ranks.mesh})"
+        )
+    elif recipe.sharpening_rows and len(session.data.held_out):
         rows = choose_rows(session.data.held_out, recipe.sharpening_rows)
         if rows:
             place_of = session.data.origins
@@ -36,6 +44,7 @@ def open_observers(session: Session, run: RunDirectory, *, keep: bool = True) ->
             session.sharpening.ask_base(session.forward)
     if recipe.forgetting is not None and recipe.forgetting.probes:
         session.guard = _guard(session, run, keep=keep)
+    return notes
 
 
 def observed(session: Session) -> Iterator[Event]:
@@ -48,6 +57,13 @@ def observed(session: Session) -> Iterator[Event]:
             yield from _unknown(session.sharpening)
     if session.guard is not None:
         yield from _guarded(session, session.guard)
+
+
+def agreed(measures: Sequence[Measure], ranks: Ranks) -> list[Measure]:
+    """The first rank's numbers: ranks that act on their own last bits would act apart."""
+    names = ("loss", "base_loss", "drift", "low", "high")
+    numbers = iter(ranks.of_first([getattr(measure, name) for measure in measures for name in names]))
+    return [replace(measure, **{name: next(numbers) for name in names}) for measure in measures]
 
 
 def kept_steps(session: Session) -> set[int]:
@@ -76,7 +92,10 @@ def leading(session: Session) -> Point | None:
 def _guard(session: Session, run: RunDirectory, *, keep: bool) -> Guard:
     settings = session.recipe.forgetting
     assert settings is not None
-    said: dict[str, Any] = run.read(PROBES) if (run.path / PROBES).exists() else {}
+    # Read by the first rank, which may have written it before another looks.
+    said: dict[str, Any] = session.ranks.by_first(
+        lambda: run.read(PROBES) if (run.path / PROBES).exists() else {}
+    )
     known = said.get("probes", []) if said.get("asked") == asked(settings) else []
     probes = [
         Probed.of({**each, "budget": probe.budget or settings.budget})
@@ -108,7 +127,7 @@ def _unknown(sharpening: Sharpening) -> Iterator[Warned]:
 
 def _guarded(session: Session, guard: Guard) -> Iterator[Event]:
     state = session.state
-    measures = guard.measure(session.forward)
+    measures = agreed(guard.measure(session.forward), session.ranks)
     task = state.eval_loss if session.held_out else state.train_loss
     if guard.settings.act == Act.BEST and state.step > 0 and state.eval_loss is not None:
         state.points.append(list(point_of(state.step, state.eval_loss, measures)))

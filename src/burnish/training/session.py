@@ -24,13 +24,15 @@ from burnish.data.store import Array
 from burnish.data.workers import Workers
 from burnish.models.anatomy import anatomy_of
 from burnish.models.anchor import Anchor
-from burnish.models.forward import Forward, open_forward, why_unpacked
+from burnish.models.forward import Forward, open_forward, unwrapped, why_unpacked
 from burnish.models.load import add_token_rows, default_device, load_model, start_model, vocabulary_tables
 from burnish.models.quantized import Footprint, exact_parameters, footprint, is_quantized, load_quantized
+from burnish.models.shard import shard
 from burnish.models.tokenizer import ChatTokenizer
-from burnish.optim.build import Optimizer
+from burnish.optim.build import Optimizer, refuse_whole_matrices
 from burnish.optim.masters import Masters
 from burnish.optim.schedule import Relay
+from burnish.parallel.ranks import ALONE, Ranks
 from burnish.parallel.runtime import device_memory, give_back_freed_memory, resident_bytes
 from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
@@ -97,6 +99,7 @@ class Session:
     footprint: Footprint | None = None
     untrained: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    ranks: Ranks = ALONE
     audit: Audit | None = None
     audit_told: bool = False
     resumed_from: int = 0
@@ -198,15 +201,19 @@ def open_session(
     *,
     stages: Sequence[Stage] = (),
     from_scratch: bool = False,
+    ranks: Ranks = ALONE,
+    on_host: bool = False,
 ) -> Session:
     """Load the model, make its weights trainable by the recipe's method, plan the updates.
 
-    Of a run in `stages`, `data` holds the rows of all of them, end to end.
+    Of a run in `stages`, `data` holds the rows of all of them, end to end. `on_host` leaves a GPU alone.
     """
     stages = stages or [stage_of(recipe, data.train)]
     resident = 0 if default_device().type == "cuda" else resident_bytes()
     torch.manual_seed(recipe.seed)  # adapters and new models start from random weights
-    base = start_model(recipe.model) if from_scratch else _load_base(recipe)
+    # What is to be dealt to ranks stays mapped from its files until each rank takes its part.
+    device = torch.device("cpu") if ranks.mesh.is_sharded or on_host else None
+    base = start_model(recipe.model) if from_scratch else _load_base(recipe, device)
     weak = {} if from_scratch else untrained_tokens(base, set(tokenizer.control_ids) - {*tokenizer.new_ids})
     add_token_rows(base, len(tokenizer), tokenizer.new_ids, like=tokenizer.like)
     weights = footprint(base) if is_quantized(base) else None
@@ -215,6 +222,11 @@ def open_session(
     tables = vocabulary_tables(base)
     model = apply_adapter(base, recipe, new_tokens=[*tokenizer.new_ids, *untrained])
     compute = getattr(torch, recipe.dtype.value)
+    embeddings = _embedding_names(model, tables)
+    if ranks.mesh.is_sharded:
+        refuse_whole_matrices(recipe.optimizer)
+        devices = ranks.devices["replicate", "shard"] if ranks.mesh.replicate > 1 else ranks.devices["shard"]
+        shard(unwrapped(model), devices, compute=compute, offload=recipe.cpu_offload)
     masters = Masters(model, compute=compute, exact=exact_parameters(model))
     trainable = describe_trainable(model, recipe)
     anatomy = anatomy_of(recipe.model)
@@ -247,7 +259,7 @@ def open_session(
             masters.parameters,
             name=recipe.optimizer.value,
             weight_decay=recipe.weight_decay,
-            embeddings=_embedding_names(model, tables),
+            embeddings=embeddings,
             faster=frozenset(name for name in masters.parameters if ".lora_B." in name),
             ratio=recipe.lora_plus_ratio,
         ),
@@ -258,6 +270,7 @@ def open_session(
         footprint=weights,
         untrained=untrained,
         notes=(*_token_notes(tokenizer, untrained), *recomputes),
+        ranks=ranks,
     )
 
 
@@ -279,10 +292,10 @@ def _token_notes(tokenizer: ChatTokenizer, untrained: Sequence[int]) -> tuple[st
     return (f"the base never trained the rows of {names}, which its template uses: they are trained now",)
 
 
-def _load_base(recipe: Recipe) -> PreTrainedModel:
+def _load_base(recipe: Recipe, device: torch.device | None) -> PreTrainedModel:
     """The model whose weights are trained, or beside whose frozen weights others are."""
     if not METHODS[recipe.adapter].quantised:
-        return load_model(recipe.model)
+        return load_model(recipe.model, device=device)
     compute: torch.dtype = getattr(torch, recipe.dtype.value)
     base = load_quantized(
         recipe.model, compute=compute, device=default_device(), between=give_back_freed_memory

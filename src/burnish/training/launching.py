@@ -1,0 +1,61 @@
+"""Which run a launch of several ranks is about: a new one, or, after a restart by torchrun, the one it had begun.
+
+torchrun starts all ranks anew when one is lost (--max-restarts), with the same command line. The first rank leaves the
+run's place under the launch's own key beside the runs; ranks that are started again find it there and go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from burnish.errors import UsageError
+from burnish.parallel.launch import Launch, launched
+from burnish.parallel.ranks import Ranks, join
+from burnish.parallel.watchdog import naming_the_lost
+from burnish.recipe.schema import Recipe
+
+
+@contextmanager
+def all_ranks(recipe: Recipe) -> Iterator[Ranks]:
+    """This process's place among the ranks it was launched with, for the block; `ALONE` where there are no others."""
+    ranks = join(launched(), data_parallel=recipe.data_parallel.value)
+    with naming_the_lost(ranks.watchdog):
+        refuse_guard(recipe, ranks)
+        yield ranks
+        ranks.leave()
+
+
+def refuse_guard(recipe: Recipe, ranks: Ranks) -> None:
+    """UsageError for a forgetting guard where a rank holds a part only: it asks the base, whole, on every rank."""
+    if recipe.forgetting is not None and ranks.holds_part:
+        raise UsageError(
+            f"forgetting, and {ranks.mesh}",
+            rule="the guard reads hidden states and the head of base and model, which lie on several ranks here",
+            remedy="say data_parallel=replicate, or leave forgetting out",
+        )
+
+
+def begun_before(recipe: Recipe, launch: Launch) -> Path | None:
+    """The place that this launch had taken for its run before torchrun started its ranks again; None at the start."""
+    marker = _marker(recipe, launch)
+    if not launch.restarts:  # what is there is an older launch's, whose process had the number of ours
+        forget(recipe, launch)
+    return Path(marker.read_text()) if launch.key and marker.is_file() else None
+
+
+def remember(recipe: Recipe, launch: Launch, run: Path) -> None:
+    """Leave word for ranks that are started again, before anything is written into the run."""
+    if launch.key:
+        _marker(recipe, launch).write_text(str(run.resolve()))
+
+
+def forget(recipe: Recipe, launch: Launch) -> None:
+    """The run is over: nothing is to be found."""
+    if launch.key:
+        _marker(recipe, launch).unlink(missing_ok=True)
+
+
+def _marker(recipe: Recipe, launch: Launch) -> Path:
+    return Path(recipe.output_dir) / f".launch-{launch.key}"
