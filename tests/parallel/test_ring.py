@@ -164,7 +164,9 @@ def defect_errors(group: dist.ProcessGroup) -> dict[str, float]:
         found["outputs averaged"] = max(attention_errors(PACKS["tree"], Rule(0.3), group, 2))
         ring._merge = right[0]
         ring._Home.come = stays  # type: ignore[method-assign]
-        found["gradients left with a neighbour"] = max(attention_errors(build_pack(examples()[:1] * 4), Rule(0.3), group, 2))
+        found["gradients left with a neighbour"] = max(
+            attention_errors(build_pack(examples()[:1] * 4), Rule(0.3), group, 2)
+        )
         ring._Home.come = right[1]  # type: ignore[method-assign]
     return found
 
@@ -183,15 +185,17 @@ def everything() -> dict[str, Any]:
             found["model"][size, kind, "flat"] = model_errors(llama(), pack, group)
     for size, group in list(by_size.items())[:1]:
         found["model"][size, "tree", "modules"] = model_errors(llama(), PACKS["tree"], group, flat=False)
-        found["model"][size, "tree", "recomputed"] = model_errors(
-            llama(recompute=True), PACKS["tree"], group
-        )
+        found["model"][size, "tree", "recomputed"] = model_errors(llama(recompute=True), PACKS["tree"], group)
         found["model"][size, "tree", "LoRA"] = model_errors(llama(lora=True), PACKS["tree"], group)
         found["model"][size, "tree", "gemma2"] = model_errors(made("gemma2"), PACKS["tree"], group)
     found["defects"] = defect_errors(by_size[2])
     found["weights"] = ten_steps(by_size[4])
     try:
-        attend(*(torch.zeros(len(PACKS["plain"]) // 4, 4, 8) for _ in range(3)), one_layout(), Rule(1.0, dropout=0.1))
+        attend(
+            *(torch.zeros(len(PACKS["plain"]) // 4, 4, 8) for _ in range(3)),
+            one_layout(),
+            Rule(1.0, dropout=0.1),
+        )
     except UsageError as error:
         found["dropout"] = str(error)
     return found
@@ -284,7 +288,9 @@ def more_families() -> dict[Any, Any]:
     for size, group in groups().items():
         for name, config in SLOW_FAMILIES.items():
             torch.manual_seed(1)
-            model = transformers.AutoModelForCausalLM.from_config(config()).eval()  # GPT-2 drops out of its residuals
+            model = transformers.AutoModelForCausalLM.from_config(
+                config()
+            ).eval()  # GPT-2 drops out of its residuals
             for kind, pack in PACKS.items():
                 found[size, name, kind] = model_errors(model, pack, group)
     return found

@@ -134,7 +134,7 @@ def _attend_with_others(
         raise UsageError(
             f"attention dropout of {rule.dropout:g} under context_parallel",
             rule="what attention drops is drawn once for a whole row of scores, which no rank has",
-            remedy="attention_dropout: 0 in the model's config.json (LoRA's own dropout may stay), or context_parallel: 1",
+            remedy="attention_dropout: 0 in the model's config.json (lora_dropout may stay), or context_parallel: 1",
         )
     if rotation is not None:
         query, key = rotate(query, rotation), rotate(key, rotation)

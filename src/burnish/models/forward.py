@@ -57,7 +57,7 @@ class Forward:
     """How packs go through one model. `why_no_head` and `why_not_flat` say what was not taken, and why.
 
     `model` may be wrapped by PEFT; it is called as it is. `backbone`, where set, is called in its place for
-    hidden states: a compiled one, for instance. `group` are the ranks that a pack's shards (`data.shard`) are dealt to.
+    hidden states: a compiled one, for instance. `group` are the ranks that have a pack's shards between them.
     """
 
     model: nn.Module

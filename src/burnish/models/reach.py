@@ -55,10 +55,8 @@ class Layout:
     ring: Ring | None = None
 
     @classmethod
-    def of(
-        cls, pack: Pack, device: torch.device | str = "cpu", group: ProcessGroup | None = None
-    ) -> Layout:
-        """The layout of a pack; of a shard, whose other tokens are with the other ranks of `group`, a ring and no runs."""
+    def of(cls, pack: Pack, device: torch.device | str = "cpu", group: ProcessGroup | None = None) -> Layout:
+        """The layout of a pack; of a shard, whose other tokens the other ranks of `group` have, a ring and no runs."""
         ring = Ring.of(pack, group, device) if isinstance(pack, Shard) else None
         runs: list[Run] = []
         needed: list[Span] = []

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,7 +91,10 @@ class Ring:
         seen = self._on_device(theirs.index[k])[None] <= place
         seen &= place < self._on_device(theirs.reach[k])[None]
         if window is not None:
-            seen &= self._on_device(mine.positions[q])[:, None] - self._on_device(theirs.positions[k])[None] < window
+            seen &= (
+                self._on_device(mine.positions[q])[:, None] - self._on_device(theirs.positions[k])[None]
+                < window
+            )
         return ~seen
 
     def _on_device(self, values: IntArray) -> Tensor:
@@ -167,7 +171,7 @@ def _blocks(index: IntArray, size: int) -> list[tuple[int, int]]:
     cuts = [0, *(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), len(index)]
     return [
         (first, min(first + size, stop))
-        for start, stop in zip(cuts, cuts[1:], strict=False)
+        for start, stop in pairwise(cuts)
         for first in range(start, stop, size)
     ]
 

@@ -121,6 +121,16 @@ class DType(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class RopeType(StrEnum):
+    """How RoPE's frequencies are changed for longer texts; transformers' names."""
+
+    DEFAULT = "default"
+    LINEAR = "linear"
+    DYNAMIC = "dynamic"
+    YARN = "yarn"
+    LLAMA3 = "llama3"
+
+
 class Tracker(StrEnum):
     """Where metrics are copied to, besides the run directory."""
 

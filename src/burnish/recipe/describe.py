@@ -22,7 +22,7 @@ from burnish.recipe.document import RESOLVERS
 from burnish.recipe.load import FOLLOWS, LoadedRecipe
 from burnish.recipe.locate import absolute
 from burnish.recipe.said import SOURCE_LISTS
-from burnish.recipe.schema import DatasetSource, Recipe, Replay
+from burnish.recipe.schema import DatasetSource, Recipe, Replay, RopeScaling
 from burnish.recipe.words import allowed
 
 COMMENT_COLUMN = 40
@@ -69,6 +69,8 @@ def reference_markdown() -> str:
         _table(source, schema["$defs"]),
         "## Keys of `replay`",
         _table(schema["$defs"][Replay.__name__], schema["$defs"]),
+        "## Keys of `rope_scaling`",
+        _table(schema["$defs"][RopeScaling.__name__], schema["$defs"]),
     )
     return "\n".join((INTRODUCTION, "\n\n".join(tables), ""))
 

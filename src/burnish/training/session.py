@@ -18,10 +18,13 @@ from burnish.data.pack import Pack, pack_all
 from burnish.data.plan import Course
 from burnish.data.prepare import Prepared, encode_rows, read_rows
 from burnish.data.workers import Workers
+from burnish.errors import UsageError
 from burnish.models.anatomy import anatomy_of
 from burnish.models.forward import Forward, open_forward, why_unpacked
+from burnish.models.generate import num_positions
 from burnish.models.load import add_token_rows, default_device, load_model, start_model, vocabulary_tables
 from burnish.models.quantized import Footprint, exact_parameters, footprint, is_quantized, load_quantized
+from burnish.models.rope import has_learned_positions, scale_positions
 from burnish.models.tokenizer import ChatTokenizer
 from burnish.optim.build import Optimizer
 from burnish.optim.masters import Masters
@@ -170,6 +173,8 @@ def open_session(
     resident = 0 if default_device().type == "cuda" else resident_bytes()
     torch.manual_seed(recipe.seed)  # adapters and new models start from random weights
     base = start_model(recipe.model) if from_scratch else _load_base(recipe)
+    base = scale_positions(base, recipe.rope_scaling, max_length=recipe.max_length)
+    beyond = _past_positions(base, int(data.train.lengths.max()))
     weak = {} if from_scratch else untrained_tokens(base, set(tokenizer.control_ids) - {*tokenizer.new_ids})
     add_token_rows(base, len(tokenizer), tokenizer.new_ids, like=tokenizer.like)
     weights = footprint(base) if is_quantized(base) else None
@@ -219,7 +224,7 @@ def open_session(
         why_unpacked=why,
         footprint=weights,
         untrained=untrained,
-        notes=(*_token_notes(tokenizer, untrained), *recomputes),
+        notes=(*_token_notes(tokenizer, untrained), *recomputes, *beyond),
     )
 
 
@@ -234,6 +239,24 @@ def _wake_tokens(
     return tuple(weak)
 
 
+def _past_positions(model: PreTrainedModel, longest: int) -> tuple[str, ...]:
+    """A word where rows are longer than the model has positions for; UsageError where these are rows of a table."""
+    limit = num_positions(model.config)
+    if limit is None or longest <= limit:
+        return ()
+    if has_learned_positions(model):
+        raise UsageError(
+            f"the longest example has {longest} tokens, the model's table of positions {limit} rows",
+            rule="a model with learnt positions takes no text longer than their table",
+            remedy=f"max_length={limit}",
+        )
+    factor = -(-longest // limit)
+    return (
+        f"the longest example has {longest} tokens, and the model has positions for {limit}: what it does beyond is "
+        f"not what it was built for; rope_scaling: {{rope_type: yarn, factor: {factor}}} makes more",
+    )
+
+
 def _token_notes(tokenizer: ChatTokenizer, untrained: Sequence[int]) -> tuple[str, ...]:
     if not untrained:
         return ()
@@ -242,7 +265,7 @@ def _token_notes(tokenizer: ChatTokenizer, untrained: Sequence[int]) -> tuple[st
 
 
 def _load_base(recipe: Recipe) -> PreTrainedModel:
-    """The model whose weights are trained, or beside whose frozen weights others are."""
+    """The model whose weights are trained, or beside whose frozen weights others are; its RoPE is not yet scaled."""
     if not METHODS[recipe.adapter].quantised:
         return load_model(recipe.model)
     compute: torch.dtype = getattr(torch, recipe.dtype.value)
