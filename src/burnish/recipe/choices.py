@@ -131,6 +131,14 @@ class RopeType(StrEnum):
     LLAMA3 = "llama3"
 
 
+class DataParallel(StrEnum):
+    """What the ranks of a run share out, besides the packs of an update."""
+
+    REPLICATE = "replicate"
+    SHARD = "shard"
+    HYBRID = "hybrid"
+
+
 class Tracker(StrEnum):
     """Where metrics are copied to, besides the run directory."""
 

@@ -30,6 +30,7 @@ from burnish.recipe.choices import (
     Adapter,
     BadRow,
     DataFormat,
+    DataParallel,
     DType,
     Exhausted,
     MergeInto,
@@ -433,6 +434,20 @@ class Recipe(Keys):
         description="Recompute activations: less memory, slower. `auto`: where they would not fit.",
     )
     compile: bool = Field(default=False, description="Compile the model with torch.compile.")
+
+    # Several processes (torchrun, or burnish train --processes N)
+    data_parallel: DataParallel = Field(
+        default=DataParallel.REPLICATE,
+        description="Each rank holds the model (replicate), 1/N of it (shard), or 1/N within each node (hybrid).",
+    )
+    context_parallel: Positive = Field(
+        default=1,
+        description="So many ranks share each pack, a part of its tokens each (ring attention): for long texts.",
+    )
+    cpu_offload: bool = Field(
+        default=False,
+        description="Keep sharded weights and optimiser state in the host's memory between their uses on a GPU.",
+    )
 
     # Evaluation, saving, stopping
     eval_steps: Positive | Annotated[float, Field(gt=0, lt=1)] | None = Field(

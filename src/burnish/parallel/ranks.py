@@ -1,0 +1,134 @@
+"""The ranks of a run: what one process says to the others, and the same words for a process that is alone.
+
+`ALONE` answers every question by itself, so that the code of training is one code. Other processes are found as
+torchrun, SLURM and their like announce them, in the environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import orjson
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from burnish.parallel.launch import Launch
+from burnish.parallel.mesh import DIMENSIONS, Mesh, derive_mesh
+from burnish.parallel.watchdog import Watchdog
+
+LONGEST_COLLECTIVE = timedelta(minutes=10)
+"""Ranks that live and do not meet for so long will never meet."""
+
+POLL = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among the processes of a run; `devices` is torch's mesh of them, None where it is alone."""
+
+    rank: int = 0
+    mesh: Mesh = Mesh()
+    devices: Any = None
+    store: Any = None
+    node: str = "0"
+    first_of_node: bool = True
+    watchdog: Watchdog | None = field(default=None, repr=False)
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return self.mesh.size
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes and prints."""
+        return self.rank == 0
+
+    @property
+    def share(self) -> int:
+        """Which share of the packs is this rank's."""
+        return self.mesh.place(self.rank)[0]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all ranks, in place; the same bits on each."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def any(self, here: bool) -> bool:
+        """Whether it is so on any rank."""
+        return here if self.size == 1 else bool(self.sum(torch.tensor([float(here)])).item())
+
+    def tell(self, value: Any) -> Any:
+        """What the first rank says, as JSON, to all."""
+        if self.size == 1:
+            return value
+        said = bytearray(orjson.dumps(value)) if self.is_first else bytearray()
+        length = torch.tensor([len(said)])
+        dist.broadcast(length, 0)
+        content = torch.frombuffer(said, dtype=torch.uint8) if said else torch.zeros(int(length), dtype=torch.uint8)
+        dist.broadcast(content, 0)
+        return orjson.loads(content.numpy().tobytes())
+
+    @contextmanager
+    def one_before_others(self, what: str) -> Iterator[None]:
+        """The block is run by one rank of each node, then by the others, who find on disk what the one left.
+
+        Waiting has no limit but the watchdog's: it may be hours of reading data.
+        """
+        key = f"{what}/{self.node}"
+        while self.size > 1 and not self.first_of_node and not self.store.check([key]):
+            time.sleep(POLL)
+        yield
+        if self.size > 1 and self.first_of_node:
+            self.store.set(key, "done")
+
+    def leave(self) -> None:
+        """Tell the others that this rank ends in good order, and forget them."""
+        if self.watchdog is not None:
+            self.watchdog.leave()
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+ALONE = Ranks()
+
+
+def join(launch: Launch, *, data_parallel: str, context_parallel: int = 1) -> Ranks:
+    """This process's place among those it was launched with; `ALONE` where it is the only one."""
+    if launch.size == 1:
+        return ALONE
+    mesh = derive_mesh(
+        launch.size, data_parallel=data_parallel, context_parallel=context_parallel, per_node=launch.local_size
+    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        torch.cuda.set_device(launch.local_rank)
+    if not dist.is_initialized():
+        store, rank, size = next(dist.rendezvous("env://", timeout=LONGEST_COLLECTIVE))
+        backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_COLLECTIVE)
+    shape = (mesh.replicate, mesh.shard, mesh.context)
+    devices = dist.init_device_mesh(device, shape, mesh_dim_names=DIMENSIONS)
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    words = dist.PrefixStore(
+        f"burnish/{launch.restarts}", dist.TCPStore(address, port, is_master=False, wait_for_workers=False)
+    )
+    watchdog = Watchdog(address, port, rank=launch.rank, size=launch.size, attempt=launch.restarts)
+    watchdog.start()
+    return Ranks(
+        rank=launch.rank,
+        mesh=mesh,
+        devices=devices,
+        store=words,
+        node=launch.node,
+        first_of_node=launch.local_rank == 0,
+        watchdog=watchdog,
+    )
