@@ -52,7 +52,7 @@ def scale_positions(
     elif scaling.rope_type is RopeType.DEFAULT:
         config.max_position_embeddings = max(original, max_length)
     assert isinstance(rotary, nn.Module)
-    model.base_model.rotary_emb = type(rotary)(config=config, device=model.device)
+    model.base_model.rotary_emb = type(rotary)(config).to(model.device)
     return model
 
 
