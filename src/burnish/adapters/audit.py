@@ -128,14 +128,20 @@ def _by_expert(name: str, parameter: nn.Parameter, experts: int) -> Tensor:
     gradient = parameter.grad
     if gradient is None:
         return torch.zeros(experts, device=parameter.device)
-    size = gradient.abs()
+    size = _whole(gradient).abs()
     if ".lora_A." in name:
         return size.view(experts, -1).sum(1)
     return size.view(experts, -1).sum(1) if name.endswith(".core") else size.view(-1, experts).sum(0)
 
 
 def _size(parameter: nn.Parameter) -> Tensor:
-    return torch.zeros(()) if parameter.grad is None else parameter.grad.abs().amax().float().cpu()
+    return torch.zeros(()) if parameter.grad is None else _whole(parameter.grad).abs().amax().float().cpu()
+
+
+def _whole(gradient: Tensor) -> Tensor:
+    """A gradient, gathered where ranks hold parts of it (torch's DTensor)."""
+    gather = getattr(gradient, "full_tensor", None)
+    return gradient if gather is None else gather()
 
 
 def _silent_rows(trained: Mapping[str, nn.Parameter]) -> int:
@@ -143,7 +149,9 @@ def _silent_rows(trained: Mapping[str, nn.Parameter]) -> int:
     for name, parameter in trained.items():
         if _is_rows(name):
             gradient = parameter.grad
-            count += len(parameter) if gradient is None else int((gradient.abs().amax(dim=1) == 0).sum())
+            count += (
+                len(parameter) if gradient is None else int((_whole(gradient).abs().amax(dim=1) == 0).sum())
+            )
     return count
 
 

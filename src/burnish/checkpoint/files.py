@@ -31,7 +31,7 @@ from torch import Tensor
 from burnish.checkpoint.faults import point
 from burnish.checkpoint.place import discard, flush
 from burnish.checkpoint.space import require_room
-from burnish.checkpoint.tensors import write_stream, write_tensors
+from burnish.checkpoint.tensors import whole, write_stream, write_tensors
 from burnish.errors import BurnishError, DataError, Diverged
 
 MANIFEST = "MANIFEST.json"
@@ -76,9 +76,16 @@ def save_checkpoint(
     return write_checkpoint(folder, Checkpoint(step, dict(weights), dict(optimizer), dict(state)))
 
 
-def write_checkpoint(folder: Path, made: Checkpoint) -> Path:
-    """Write a checkpoint; Diverged, with nothing written, where a number in it is not finite."""
+def write_checkpoint(folder: Path, made: Checkpoint, *, writes: bool = True) -> Path:
+    """Write a checkpoint; Diverged, with nothing written, where a number in it is not finite.
+
+    Of tensors that are dealt to ranks each is gathered as its turn comes: all ranks call this, and one `writes`.
+    """
     _require_finite(made)
+    if not writes:
+        for tensor in [*made.weights.values(), *made.optimizer.values()]:
+            whole(tensor)
+        return folder / f"step-{made.step:08d}"
     folder.mkdir(parents=True, exist_ok=True)
     require_room(folder, made.num_bytes)
     draft = folder / f".tmp-{made.step:08d}-{os.getpid()}"
@@ -224,9 +231,9 @@ def _require_finite(made: Checkpoint) -> None:
     """Diverged where a weight or a moment is not finite: such a checkpoint would push out a good one."""
     for name, tensor in [*made.weights.items(), *made.optimizer.items()]:
         # A sum is not finite where a part is not; the exact look is needed only then.
-        if not tensor.is_floating_point() or math.isfinite(float(tensor.detach().sum())):
+        if not tensor.is_floating_point() or math.isfinite(float(whole(tensor.detach().sum()))):
             continue
-        if not bool(torch.isfinite(tensor).all()):
+        if not bool(torch.isfinite(whole(tensor)).all()):
             raise Diverged(
                 f"step {made.step}: {name} holds numbers that are not finite; no checkpoint was written of it",
                 rule="a checkpoint holds finite numbers; the ones before it stay",

@@ -53,6 +53,12 @@ def write_stream(path: Path, parts: Iterator[memoryview]) -> dict[str, int | str
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor of which each rank holds a part (torch's DTensor), gathered by all together; any other as it is."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
+
+
 def _stream(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
     header: dict[str, object] = {}
     at = 0
@@ -70,7 +76,7 @@ def _stream(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
     for tensor in tensors.values():
         if tensor.numel() == 0:
             continue
-        flat = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8)
-        whole = memoryview(flat.numpy().data)
-        for start in range(0, len(whole), CHUNK):
-            yield whole[start : start + CHUNK]
+        flat = whole(tensor).detach().contiguous().cpu().reshape(-1).view(torch.uint8)
+        content = memoryview(flat.numpy().data)
+        for start in range(0, len(content), CHUNK):
+            yield content[start : start + CHUNK]

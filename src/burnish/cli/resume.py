@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from burnish.cli.output import Output
-from burnish.cli.progress import TrainingDisplay
-from burnish.cli.train import AsJson, Overrides, report
+from burnish.cli.train import AsJson, Overrides, Processes, Restarts, display_of_first, report
+from burnish.parallel.launch import become_many
 from burnish.training.again import repeat_last_interval
 from burnish.training.run import resume
 
@@ -25,15 +24,19 @@ def command(
         bool, typer.Option("--verify", help="Train the last interval again and compare; writes nothing.")
     ] = False,
     as_json: AsJson = False,
+    processes: Processes = None,
+    restarts: Restarts = 0,
 ) -> None:
     """Go on with an interrupted run from its newest whole checkpoint; `num_epochs=...` makes a run longer."""
     output = Output(as_json=as_json)
+    if processes is not None:
+        become_many(processes, restarts)
     if verify:
         _verify(run, output)
         return
     allowed = [key for key in allow_change.split(",") if key]
-    with TrainingDisplay(Console(stderr=as_json)) as display:
-        result = resume(run, overrides or [], allow_change=allowed, show=display.show)
+    with display_of_first(as_json=as_json) as show:
+        result = resume(run, overrides or [], allow_change=allowed, show=show)
     report(result, output)
 
 

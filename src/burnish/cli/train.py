@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +12,11 @@ from rich.console import Console
 
 from burnish.cli.output import Output
 from burnish.cli.progress import TrainingDisplay
+from burnish.parallel.launch import become_many, launched
 from burnish.recipe.load import load_recipe
 from burnish.training.merge import Drift
 from burnish.training.reckoning import in_words
-from burnish.training.run import RunResult, train
+from burnish.training.run import RunResult, Show, train
 from burnish.training.stages import sources_in_words
 
 INTERRUPTED = 130
@@ -27,16 +30,44 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON on stdout.")]
 
 
-def command(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+Processes = Annotated[
+    int | None, typer.Option(min=1, help="Run in so many processes of this machine, by torchrun.")
+]
+Restarts = Annotated[
+    int, typer.Option(min=0, help="How often torchrun starts all of them again when one is lost.")
+]
+
+
+def command(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    processes: Processes = None,
+    restarts: Restarts = 0,
+) -> None:
     """Fine-tune a model by a recipe; Ctrl-C once stops after the step in hand and saves."""
     loaded = load_recipe(recipe, overrides or [])
-    with TrainingDisplay(Console(stderr=as_json)) as display:
-        result = train(loaded, show=display.show)
+    if processes is not None:
+        become_many(processes, restarts)
+    with display_of_first(as_json=as_json) as show:
+        result = train(loaded, show=show)
     report(result, Output(as_json=as_json))
+
+
+@contextmanager
+def display_of_first(*, as_json: bool) -> Iterator[Show]:
+    """The live display; on ranks other than the first nothing is shown."""
+    if not launched().is_first:
+        yield lambda event: None
+        return
+    with TrainingDisplay(Console(stderr=as_json)) as display:
+        yield display.show
 
 
 def report(result: RunResult, output: Output) -> None:
     """Say what a run came to and what to do next."""
+    if not launched().is_first:
+        raise typer.Exit(INTERRUPTED if result.stopped_by == "interrupted" else 0)
     output.emit(result.as_dict())
     rows = result.rows
     dropped = ", ".join(f"{count} {reason}" for reason, count in rows["dropped"].items()) or "none"

@@ -11,6 +11,7 @@ in the last layer all that follows the keys and values is done for the graded ro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from burnish.models.head import trained_rows
 from burnish.models.kept_attention import Rotation
 from burnish.models.quantized import is_exact_norm_hook
 from burnish.models.reach import Layout
+from burnish.models.shard import is_sharding_hook, through
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def _surprising(module: nn.Module) -> bool:
     kind = type(module).__name__
     watched = kind.endswith(("RMSNorm", "Attention", "MLP", "DecoderLayer"))
     hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    return watched and any(not is_exact_norm_hook(hook) for hook in hooks)
+    return watched and not all(is_exact_norm_hook(hook) or is_sharding_hook(hook) for hook in hooks)
 
 
 def flat_hidden(
@@ -80,10 +82,10 @@ def flat_hidden(
     layers = backbone.layers[: model.config.get_text_config().num_hidden_layers]
     for layer in layers:
         kept = rows if layer is layers[-1] else None
+        computed = partial(_layer, layer, family)
         if getattr(layer, "gradient_checkpointing", False) and layer.training:
-            x = checkpoint(_layer, layer, family, x, rotation, layout, kept, use_reentrant=False)
-        else:
-            x = _layer(layer, family, x, rotation, layout, kept)
+            computed = partial(checkpoint, computed, use_reentrant=False)
+        x = through(layer, computed, x, rotation, layout, kept)
     if not len(layers):
         x = x.index_select(0, rows)
     return rms_norm(x, backbone.norm)

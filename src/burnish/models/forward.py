@@ -12,7 +12,7 @@ and, apart from that, whether the head is a matrix we understand (`models.head`)
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +30,7 @@ from burnish.models.flat import flat_hidden, why_not_flat
 from burnish.models.generate import evaluating
 from burnish.models.head import PROBED, Head, find_head, probe
 from burnish.models.reach import Layout
+from burnish.models.shard import is_sharded, through
 
 CHECKED = 256
 """Tokens of a sharded pack on which the ways are compared, by each rank for itself."""
@@ -89,10 +90,11 @@ class Forward:
     def loss(self, pack: Pack, *, label_smoothing: float = 0.0, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
         """sum(weight * nll), which whoever knows the whole batch divides; and -ln p of each target, no gradient."""
         self._check(pack)
-        if self.head is not None:
-            grading = _grading(pack, self.device, label_smoothing=label_smoothing, z_loss=z_loss)
-            return self.head.loss(self.hidden(pack), grading)
-        return _plain_loss(self.logits(pack), pack, label_smoothing, z_loss)
+        if self.head is None:
+            return _plain_loss(self.logits(pack), pack, label_smoothing, z_loss)
+        grading = _grading(pack, self.device, label_smoothing=label_smoothing, z_loss=z_loss)
+        made: tuple[Tensor, Tensor] = self._headed(pack, lambda head, hidden: head.loss(hidden, grading))
+        return made
 
     def logits(self, pack: Pack) -> Tensor:
         """Logits `(R, V)` at `pack.rows_kept`."""
@@ -100,7 +102,8 @@ class Forward:
             return _one_by_one(self.model, pack)
         self._check(pack)
         if self.head is not None:
-            return self.head.logits(self.hidden(pack))
+            logits: Tensor = self._headed(pack, lambda head, hidden: head.logits(hidden))
+            return logits
         return self._model_logits(pack)
 
     def judge(self, pack: Pack) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,9 +117,20 @@ class Forward:
             summed, nll = _plain_loss(logits, pack, 0.0, 0.0)
             first = logits.argmax(-1)
         else:
-            summed, nll, first = self.head.judge(self.hidden(pack), _grading(pack, self.device))
+            grading = _grading(pack, self.device)
+            summed, nll, first = self._headed(pack, lambda head, hidden: head.judge(hidden, grading))
         chosen = first[torch.from_numpy(pack.row_of).to(first.device)]
         return summed, nll, chosen == torch.from_numpy(pack.targets).to(first.device)
+
+    def _headed(self, pack: Pack, use: Callable[[Head, Tensor], Any]) -> Any:
+        """What is made of hidden states with the head; of sharded weights both are there within the door only."""
+
+        def within() -> Any:
+            head = find_head(self.inner) if is_sharded(self.inner) else self.head
+            assert isinstance(head, Head)
+            return use(head, self.hidden(pack))
+
+        return through(self.inner, within)
 
     def hidden(self, pack: Pack) -> Tensor:
         """Hidden states `(R, H)` that the head reads, at `pack.rows_kept`."""
@@ -158,10 +172,11 @@ class Forward:
         few = first_rows(pack, PROBED)
         with evaluating(self.model):
             expected = self._model_logits(few)
+            self.head = found
             if self.flat:
-                self.why_not_flat = probe(found.logits(self.hidden(few)), expected)
+                self.why_not_flat = probe(self.logits(few), expected)
                 self.flat = self.why_not_flat is None
-            self.why_no_head = None if self.flat else probe(found.logits(self.hidden(few)), expected)
+            self.why_no_head = None if self.flat else probe(self.logits(few), expected)
         self.head = found if self.why_no_head is None else None
 
 

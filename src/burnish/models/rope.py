@@ -88,6 +88,20 @@ def has_learned_positions(model: PreTrainedModel) -> bool:
     return any(isinstance(m, nn.Embedding) and name.endswith(names) for name, m in model.named_modules())
 
 
+def why_no_context(model: PreTrainedModel, max_length: int) -> str | None:
+    """Why ranks that each see some of a text's positions cannot rotate alike, in words; None where they can."""
+    config = model.config.get_text_config()
+    parameters = getattr(config, "rope_parameters", None) or {}
+    kinds = {parameters.get("rope_type")} | {
+        v.get("rope_type") for v in parameters.values() if isinstance(v, dict)
+    }
+    first = parameters.get("original_max_position_embeddings") or num_positions(config) or max_length
+    follows = kinds & {"dynamic", "longrope"}
+    if follows and max_length > first:
+        return f"its RoPE ({follows.pop()}) follows the longest position met, which differs from rank to rank"
+    return None
+
+
 def fixed_theta(theta: float, width: int, factor: float, length: int, original: int) -> float:
     """The base that `dynamic` comes to at one length: what can be said once and for all texts."""
     return float(theta * (factor * length / original - (factor - 1)) ** (width / (width - 2)))

@@ -8,13 +8,17 @@ moves fp32 masters; the copies are refreshed from them after each update.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from burnish.errors import DataError
+
+BUCKET = 1 << 25
+"""Numbers that are summed over the ranks at a time: 128 MiB of fp32."""
 
 
 class Masters:
@@ -22,23 +26,48 @@ class Masters:
 
     Where the model computes in fp32 a master *is* the model's parameter, and nothing is held twice. `exact` are
     parameters that stay in fp32 as they are; weights in 4 bits, being whole numbers, stay as well.
+
+    Sharded parameters are in fp32 and are cast as they are gathered (`models.shard`): they are their own masters.
     """
 
     def __init__(self, model: nn.Module, *, compute: torch.dtype, exact: Iterable[nn.Parameter] = ()) -> None:
         stay = {id(parameter) for parameter in exact}
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._sums: dict[str, Tensor] = {}  # the gradients' memory, which stays from step to step
+        if any(isinstance(parameter, DTensor) for parameter in trained.values()):
+            self.is_sharded, self.parameters, self._copies = True, trained, {}
+            return
         whole = {name: parameter.detach().float() for name, parameter in trained.items()}
         for parameter in model.parameters():  # buffers stay: rotary frequencies need fp32
             if parameter.is_floating_point() and id(parameter) not in stay:
                 parameter.data = parameter.data.to(compute)
         self._copies = trained if compute != torch.float32 else {}
+        self.is_sharded = False
         self.parameters = {
             name: nn.Parameter(whole[name]) if name in self._copies else parameter
             for name, parameter in trained.items()
         }
-        self._sums: dict[str, Tensor] = {}  # the gradients' memory, which stays from step to step
         for name, copy in self._copies.items():
             copy.register_post_accumulate_grad_hook(partial(self._collect, name))  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def gather(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Sum the gradients over all ranks with `total`, a bucket at a time; of sharded weights this is done already.
+
+        What has a gradient on no rank has none after it, so that an optimiser leaves it alone everywhere.
+        """
+        if self.is_sharded:
+            return
+        names = list(self.parameters)
+        found = total(torch.tensor([float(self.parameters[name].grad is not None) for name in names]))
+        present = [self.parameters[name] for name, count in zip(names, found.tolist(), strict=True) if count]
+        for bucket in _buckets(present):
+            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+            summed = total(torch.cat([grad.reshape(-1) for grad in grads]))
+            for parameter, grad, part in zip(
+                bucket, grads, summed.split([g.numel() for g in grads]), strict=True
+            ):
+                parameter.grad = grad.copy_(part.view_as(grad))
 
     @torch.no_grad()
     def clip(self, max_norm: float | None, *, over: float = 1.0) -> Tensor:
@@ -47,11 +76,11 @@ class Masters:
         Returns the norm of the divided gradient before it was scaled, a scalar that nothing here waits for.
         """
         grads = [p.grad for p in self.parameters.values() if p.grad is not None]
-        norm = nn.utils.get_total_norm(grads) / over
+        norm = whole(nn.utils.get_total_norm(grads)) / over
         factor = torch.full_like(norm, 1.0 / over)
         if max_norm is not None:
             factor *= (max_norm / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(grads, factor)
+        torch._foreach_mul_([local(grad) for grad in grads], factor)
         return norm
 
     def zero_grad(self) -> None:
@@ -77,7 +106,7 @@ class Masters:
                     remedy="resume with the recipe of the run: model, adapter and lora_r decide names and shapes",
                 )
         for name, parameter in self.parameters.items():
-            parameter.copy_(tensors[name])
+            parameter.copy_(laid_out_as(parameter, tensors[name]))
         self.refresh()
 
     def _collect(self, name: str, copy: Tensor) -> None:
@@ -92,3 +121,33 @@ class Masters:
                 self._sums[name] = torch.empty_like(master)
             master.grad = self._sums[name].copy_(copy.grad)
         copy.grad = None
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor of which each rank may hold a part, gathered from all of them; every rank has to ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part that this rank holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def laid_out_as(like: Tensor, value: Tensor) -> Tensor:
+    """A whole tensor, which every rank has, dealt to the ranks as `like` is."""
+    if not isinstance(like, DTensor):
+        return value
+    there = value.to(like.device_mesh.device_type)
+    return distribute_tensor(there, like.device_mesh, like.placements, src_data_rank=None).to(like.device)
+
+
+def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Parameters in groups of at most `BUCKET` numbers, or one that is larger."""
+    bucket: list[nn.Parameter] = []
+    for parameter in parameters:
+        if bucket and sum(p.numel() for p in bucket) + parameter.numel() > BUCKET:
+            yield bucket
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        yield bucket

@@ -57,7 +57,12 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch:
 
 def torchrun(words: Sequence[str], *, processes: int, restarts: int = 0) -> list[str]:
     """The command that runs `burnish WORDS` in so many processes on this machine."""
-    engine = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
+    engine = [
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        f"--max-restarts={restarts}",
+    ]
     return [sys.executable, "-m", *engine, "-m", "burnish", *words]
 
 
@@ -65,7 +70,9 @@ def become_many(processes: int, restarts: int) -> None:
     """Replace this process by torchrun and the same command line in `processes` ranks; it does not return."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
-    command = torchrun(without_options(sys.argv[1:], ("--processes", "--restarts")), processes=processes, restarts=restarts)
+    command = torchrun(
+        without_options(sys.argv[1:], ("--processes", "--restarts")), processes=processes, restarts=restarts
+    )
     sys.stdout.flush()
     os.execv(command[0], command)
 

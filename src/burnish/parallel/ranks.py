@@ -1,14 +1,14 @@
 """The ranks of a run: what one process says to the others, and the same words for a process that is alone.
 
 `ALONE` answers every question by itself, so that the code of training is one code. Other processes are found as
-torchrun, SLURM and their like announce them, in the environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT.
+torchrun and its like announce them, in the environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from burnish import errors
+from burnish.errors import BurnishError
 from burnish.parallel.launch import Launch
 from burnish.parallel.mesh import DIMENSIONS, Mesh, derive_mesh
 from burnish.parallel.watchdog import Watchdog
@@ -40,6 +42,7 @@ class Ranks:
     node: str = "0"
     first_of_node: bool = True
     watchdog: Watchdog | None = field(default=None, repr=False)
+    owns_group: bool = False
 
     @property
     def size(self) -> int:
@@ -55,6 +58,28 @@ class Ranks:
     def share(self) -> int:
         """Which share of the packs is this rank's."""
         return self.mesh.place(self.rank)[0]
+
+    @property
+    def part(self) -> int:
+        """Which part of its packs' tokens is this rank's."""
+        return self.mesh.place(self.rank)[1]
+
+    @property
+    def context_group(self) -> Any:
+        """torch's group of the ranks that share this one's packs; None where it has them alone."""
+        return self.devices["context"].get_group() if self.mesh.context > 1 else None
+
+    @property
+    def holders(self) -> Any:
+        """torch's mesh of the ranks that weights are dealt to, replicas as its first dimension where there are any.
+
+        Ranks that share packs hold weights as others do: all their gradients are summed.
+        """
+        within = "shard"
+        if self.mesh.context > 1:
+            within = "dealt"
+            self.devices["shard", "context"]._flatten(within)
+        return self.devices["replicate", within] if self.mesh.replicate > 1 else self.devices[within]
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all ranks, in place; the same bits on each."""
@@ -73,9 +98,28 @@ class Ranks:
         said = bytearray(orjson.dumps(value)) if self.is_first else bytearray()
         length = torch.tensor([len(said)])
         dist.broadcast(length, 0)
-        content = torch.frombuffer(said, dtype=torch.uint8) if said else torch.zeros(int(length), dtype=torch.uint8)
+        content = (
+            torch.frombuffer(said, dtype=torch.uint8) if said else torch.zeros(int(length), dtype=torch.uint8)
+        )
         dist.broadcast(content, 0)
         return orjson.loads(content.numpy().tobytes())
+
+    def by_first(self, make: Callable[[], Any]) -> Any:
+        """What the first rank makes, as JSON, told to all; so is an error of ours, which every rank then raises."""
+        if self.size == 1:
+            return make()
+        said: dict[str, Any] = {}
+        if self.is_first:
+            try:
+                said = {"made": make()}
+            except BurnishError as error:
+                self.tell({"kind": type(error).__name__, **error.as_dict()})
+                raise
+        said = self.tell(said)
+        if "made" not in said:
+            kind = getattr(errors, said["kind"], BurnishError)
+            raise kind(said["saw"], rule=said["rule"], remedy=said["remedy"])
+        return said["made"]
 
     @contextmanager
     def one_before_others(self, what: str) -> Iterator[None]:
@@ -94,7 +138,7 @@ class Ranks:
         """Tell the others that this rank ends in good order, and forget them."""
         if self.watchdog is not None:
             self.watchdog.leave()
-        if self.size > 1 and dist.is_initialized():
+        if self.owns_group:
             dist.destroy_process_group()
 
 
@@ -103,15 +147,19 @@ ALONE = Ranks()
 
 def join(launch: Launch, *, data_parallel: str, context_parallel: int = 1) -> Ranks:
     """This process's place among those it was launched with; `ALONE` where it is the only one."""
-    if launch.size == 1:
+    if launch.size == context_parallel == 1:
         return ALONE
     mesh = derive_mesh(
-        launch.size, data_parallel=data_parallel, context_parallel=context_parallel, per_node=launch.local_size
+        launch.size,
+        data_parallel=data_parallel,
+        context_parallel=context_parallel,
+        per_node=launch.local_size,
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
         torch.cuda.set_device(launch.local_rank)
-    if not dist.is_initialized():
+    owns = not dist.is_initialized()
+    if owns:
         store, rank, size = next(dist.rendezvous("env://", timeout=LONGEST_COLLECTIVE))
         backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_COLLECTIVE)
@@ -131,4 +179,5 @@ def join(launch: Launch, *, data_parallel: str, context_parallel: int = 1) -> Ra
         node=launch.node,
         first_of_node=launch.local_rank == 0,
         watchdog=watchdog,
+        owns_group=owns,
     )

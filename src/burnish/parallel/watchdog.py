@@ -1,8 +1,8 @@
 """The watchdog: each rank's heart beats in the launcher's store, and every rank listens to all the others.
 
 A rank that was killed is noticed by whoever waits for it: a connection breaks. One that hangs (a dead disk, a stopped
-process, a cable) is noticed by nobody, and the others would wait for ever. A rank that was silent for `SILENCE` is named
-and this process ended; the launcher then ends the rest, or starts all of them again.
+process, a cable) is noticed by nobody, and the others would wait for ever. A rank that was silent for `SILENCE` is
+named and this process ended; the launcher then ends the rest, or starts all of them again.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ class Watchdog:
                 self._listen()
             except (RuntimeError, OSError) as error:
                 if not self._stop.is_set():
-                    self._act(lost([0], f"the store of the launch at rank 0's node is gone ({_first_line(error)})"))
+                    self._act(
+                        lost([0], f"the store of the launch at rank 0's node is gone ({_first_line(error)})")
+                    )
                 return
             if gone := self.silent(self._silence):
                 self._act(lost(gone, f"without a sign of life for {self._silence:.0f} s"))

@@ -26,6 +26,7 @@ from burnish.recipe.schema import Recipe
 from burnish.training.forecast import RESERVE, Forecast, Memory, Work, memory_of, operations
 
 SAID = re.compile(r"(?:(?P<nodes>\d+)x)?(?P<devices>\d+)x(?P<name>[A-Za-z][\w.]*(?:-\d+G)?)", re.IGNORECASE)
+STATES = ("weights", "masters", "gradients", "optimizer")
 UPDATE_BYTES = 28
 """What AdamW on a host reads and writes of a parameter: master, gradient and two moments in, all but one out."""
 
@@ -151,11 +152,11 @@ def rank_memory(
         # The rows that are here, those that come, and in fp32 the gradients of both.
         rows = 2 * anatomy.key_value_width * tokens
         whole = replace(whole, activations=whole.activations + rows * (2 * _width(recipe) + 2 * 4))
-    if mesh.shard == 1:
+    if not mesh.is_sharded:
         return whole, 0.0
-    states = {
-        name: getattr(whole, name) / mesh.shard for name in ("weights", "masters", "gradients", "optimizer")
-    }
+    states = {name: getattr(whole, name) / mesh.holders for name in STATES}
+    if recipe.adapter == Adapter.FULL:  # gathered weights are cast from the masters: there is no other copy
+        states["weights"] = 0.0 if whole.masters else states["weights"]
     host = sum(states.values()) if recipe.cpu_offload else 0.0
     if recipe.cpu_offload:
         states = dict.fromkeys(states, 0.0)
@@ -186,15 +187,14 @@ def _sending(
     """Seconds of a step that a rank's link is busy, by purpose."""
     passes = max(1.0, work.computed_tokens / work.steps / work.pack_tokens / mesh.data)
     weights = memory_of(recipe, anatomy, trained=trained, pack_tokens=1).weights
-    share, others = 1 / mesh.shard, (mesh.shard - 1) / mesh.shard
-    gathering = summing = offload = ring = 0.0
-    if mesh.shard > 1:
-        sent = (2 * weights + 4 * trained) * others * passes
-        gathering = sent / cluster.link(mesh.context, mesh.shard)
-    if copies := mesh.replicate * (1 if mesh.shard > 1 else mesh.context):
-        between = cluster.link(cluster.devices // mesh.replicate, mesh.replicate)
-        summing = 4 * trained * share * 2 * (copies - 1) / copies / between
-    if mesh.shard > 1 and recipe.cpu_offload:
+    holders = mesh.holders if mesh.is_sharded else 1
+    share, copies = 1 / holders, mesh.size // holders
+    gathering = offload = ring = 0.0
+    if holders > 1:
+        sent = (2 * weights + 4 * trained) * (holders - 1) / holders * passes
+        gathering = sent / cluster.link(1, holders)
+    summing = 4 * trained * share * 2 * (copies - 1) / copies / cluster.link(holders, copies)
+    if holders > 1 and recipe.cpu_offload:
         crossing = (2 * weights + 4 * trained) * share * passes / BUS
         offload = crossing + trained * share * UPDATE_BYTES / HOST_RATE
     if mesh.context > 1:
@@ -238,7 +238,9 @@ def choices(cluster: Cluster, recipe: Recipe, anatomy: Anatomy, *, trained: int,
         except UsageError:  # a mesh that these devices do not make
             continue
         fits = forecast.memory.total <= cluster.accelerator.memory
-        found.append(Choice({key: getattr(value, "value", value) for key, value in keys.items()}, forecast, fits))
+        found.append(
+            Choice({key: getattr(value, "value", value) for key, value in keys.items()}, forecast, fits)
+        )
     return found
 
 

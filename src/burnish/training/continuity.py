@@ -10,7 +10,7 @@ import orjson
 from pydantic import ValidationError
 
 from burnish.adapters.factors import load_factors
-from burnish.checkpoint.files import list_checkpoints, newest_good
+from burnish.checkpoint.files import Checkpoint, list_checkpoints, load_checkpoint, newest_good
 from burnish.data.prepare import Prepared
 from burnish.errors import UsageError
 from burnish.models.identity import short
@@ -41,7 +41,7 @@ def restore(session: Session, run: RunDirectory, *, below: int | None = None) ->
 
     Without `below` the run's logs are cut to it. The start again where there is no checkpoint yet.
     """
-    checkpoint, complaints = newest_good(run.checkpoints, below=below)
+    checkpoint, complaints = _newest(session, run, below)
     if below is None:
         run.rewind(-1 if checkpoint is None else checkpoint.step)
     if checkpoint is None:
@@ -60,6 +60,18 @@ def restore(session: Session, run: RunDirectory, *, below: int | None = None) ->
             "goes on where the longer schedule is"
         )
     return notes
+
+
+def _newest(session: Session, run: RunDirectory, below: int | None) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint that the first rank finds, read by each rank, and what was wrong with later ones."""
+    ranks = session.ranks
+    if ranks.size == 1:
+        return newest_good(run.checkpoints, below=below)
+    found, complaints = newest_good(run.checkpoints, below=below) if ranks.is_first else (None, [])
+    step = ranks.tell(None if found is None else found.step)
+    if step is None or ranks.is_first:
+        return found, complaints
+    return load_checkpoint(run.checkpoints / f"step-{step:08d}"), []
 
 
 def refuse_other_template(run: RunDirectory, now: str | None, *, allow: Collection[str]) -> None:

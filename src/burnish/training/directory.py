@@ -27,9 +27,13 @@ LOGS = ("metrics.jsonl", "samples.jsonl", "events.jsonl")
 
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
-    """One run's files by name. Lines are appended whole; a number that is not finite is written as null."""
+    """One run's files by name. Lines are appended whole; a number that is not finite is written as null.
+
+    Of several ranks one writes; to the others `writes` is false, and what they would write is left out.
+    """
 
     path: Path
+    writes: bool = True
 
     @property
     def checkpoints(self) -> Path:
@@ -52,6 +56,8 @@ class RunDirectory:
 
     def replace(self, name: str, content: bytes) -> None:
         """Put a file in the place of the one there is, all at once."""
+        if not self.writes:
+            return
         draft = self.path / f".{name}-{os.getpid()}"
         with draft.open("wb") as file:
             point(f"replace:{name}", draft)
@@ -73,6 +79,8 @@ class RunDirectory:
 
     def append(self, name: str, value: Any) -> None:
         """Add one line to a JSONL file."""
+        if not self.writes:
+            return
         with (self.path / name).open("ab") as file:
             file.write(redacted(orjson.dumps(value)) + b"\n")
 
@@ -114,6 +122,8 @@ class RunDirectory:
 
     def rewind(self, step: int) -> None:
         """Forget what was logged after `step`, so that a resumed run logs it once."""
+        if not self.writes:
+            return
         for name in LOGS:
             kept = [line for line in self.lines(name) if line.get("step", 0) <= step]
             self.replace(name, b"".join(orjson.dumps(line) + b"\n" for line in kept))
@@ -121,6 +131,9 @@ class RunDirectory:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run for this process; a second writer is refused."""
+        if not self.writes:
+            yield
+            return
         with (self.path / ".lock").open("w") as file:
             try:
                 flock(file, LOCK_EX | LOCK_NB)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from burnish.adapters.factors import frozen_factors
 from burnish.checkpoint.background import Writer
-from burnish.checkpoint.files import Checkpoint, prune
+from burnish.checkpoint.files import Checkpoint, prune, write_checkpoint
 from burnish.data.plan import due
 from burnish.errors import Diverged
 from burnish.models.generate import generate
@@ -58,7 +58,7 @@ def _train(
         if due(state.step, eval_every, last):
             yield from _judge(session)
             judged_best = bool(session.held_out) and state.best_step == state.step
-        state.stopped_by = _why_stop(session, last=last, interrupted=interrupted())
+        state.stopped_by = _why_stop(session, last=last, interrupted=session.ranks.any(interrupted()))
         ends = state.stopped_by is not None
         if judged_best or ends or (recipe.save_steps is not None and state.step % recipe.save_steps == 0):
             yield from _save(session, run, writer, ends=ends)
@@ -118,12 +118,19 @@ def _save(session: Session, run: RunDirectory, writer: Writer, *, ends: bool) ->
     It is written while training goes on, from a copy; at the end of a run, or where the host has no room for a copy,
     training waits for it.
     """
+    if not run.writes and not session.masters.is_sharded:
+        return
     if (before := writer.wait()) is not None:
         yield Saved(*before)
     state, made = session.state, checkpoint_of(session)
+    if session.masters.is_sharded:  # every rank gathers with the others, now; the first writes
+        run.flush()
+        yield Saved(state.step, write_checkpoint(run.checkpoints, made, writes=run.writes))
+        if run.writes:
+            prune(run.checkpoints, keep=session.recipe.save_total_limit, protect=_protected(session))
+        return
     copy = not ends and resident_bytes() + made.num_bytes < ROOM_FOR_A_COPY * host_memory()
-    protected = {state.step, state.best_step, session.resumed_from}
-    limit = session.recipe.save_total_limit
+    protected, limit = _protected(session), session.recipe.save_total_limit
     writer.begin(
         made,
         copy=copy,
@@ -132,6 +139,11 @@ def _save(session: Session, run: RunDirectory, writer: Writer, *, ends: bool) ->
     )
     if not copy and (written := writer.wait()) is not None:
         yield Saved(*written)
+
+
+def _protected(session: Session) -> set[int]:
+    """The steps whose checkpoints stay."""
+    return {session.state.step, session.state.best_step, session.resumed_from}
 
 
 def _audited(session: Session) -> Iterator[Event]:

@@ -25,6 +25,7 @@ from burnish.errors import UsageError
 from burnish.models.forward import Forward, pack_attention
 from burnish.models.generate import without_dropout
 from burnish.models.quantized import compute_in_fp32
+from burnish.optim.masters import whole
 from burnish.training.session import Session
 from burnish.types import Example
 
@@ -181,7 +182,7 @@ def _exact(session: Session) -> nn.Module:
     """
     count = sum(parameter.numel() for parameter in session.model.parameters())
     model: nn.Module = session.model
-    if not _rounds(session) or 4 * count > LARGEST_COPY:
+    if not _rounds(session) or 4 * count > LARGEST_COPY or session.masters.is_sharded:
         return model
     exact = copy.deepcopy(model).float()
     compute_in_fp32(exact)  # the base in 4 bits stays: that base is what is trained on
@@ -247,7 +248,7 @@ def _apart(loss: float, gradient: Mapping[str, Tensor], truth: Truth) -> tuple[f
 
 
 def _squares(tensors: Iterable[Tensor]) -> float:
-    return sum(float(torch.linalg.vector_norm(tensor)) ** 2 for tensor in tensors)
+    return sum(float(whole(torch.linalg.vector_norm(tensor))) ** 2 for tensor in tensors)
 
 
 def _culprits(

@@ -8,6 +8,7 @@ import platform
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,8 @@ from burnish.checkpoint.space import require_room
 from burnish.errors import UsageError
 from burnish.models.load import count_parameters, save_model
 from burnish.models.rope import write_record
+from burnish.parallel.launch import launched
+from burnish.parallel.ranks import ALONE, Ranks
 from burnish.parallel.runtime import prepare_process
 from burnish.recipe.describe import resolved_yaml
 from burnish.recipe.drift import refuse_drift
@@ -44,6 +47,7 @@ from burnish.training.events import Encoding, Event, Ready
 from burnish.training.exhaustion import memory_errors
 from burnish.training.forecast import MOMENTS
 from burnish.training.interrupt import interruptible
+from burnish.training.launching import all_ranks, begun_before, forget, remember
 from burnish.training.loop import training_loop
 from burnish.training.merge import as_json, merge_quantized
 from burnish.training.oracle import settle
@@ -91,28 +95,50 @@ def train(loaded: LoadedRecipe, *, from_scratch: bool = False, show: Show = lamb
     """
     settings = prepare_process()
     loaded = fit_to_size(loaded, count_parameters(loaded.recipe.model))
-    recipe = loaded.recipe
-    run = create_run(recipe.output_dir, recipe.run_name or default_name(recipe))
-    with run.locked():
-        refuse_secrets(loaded)
-        if (run.path / "resolved.yaml").exists():  # another process was quicker between the look and the lock
-            raise already_a_run(run.path)
-        if loaded.path is not None:
-            run.replace("recipe.yaml", loaded.path.read_bytes())
-        # A template that prints a date prints that of the first day, whenever the run is gone on with.
-        today = datetime.date.today().isoformat()
-        run.write(
-            "environment.json",
-            {
-                **environment(settings),
-                "from_scratch": from_scratch,
-                "date": today,
-                "recipe": recipe.model_dump(mode="json"),
-            },
+    recipe, launch = loaded.recipe, launched()
+    with all_ranks(recipe) as ranks, ExitStack() as lock:
+
+        def begin() -> tuple[str, bool]:
+            if (before := begun_before(recipe, launch)) is not None:
+                lock.enter_context(open_run(before).locked())
+                return str(before), True
+            run = create_run(recipe.output_dir, recipe.run_name or default_name(recipe))
+            lock.enter_context(run.locked())
+            _write_start(run, loaded, settings, from_scratch=from_scratch)
+            remember(recipe, launch, run.path)
+            return str(run.path), False
+
+        path, begun = ranks.by_first(begin)
+        result = _train_in(
+            RunDirectory(Path(path), ranks.is_first), recipe, show, ranks=ranks, resuming=begun
         )
-        # Last: a directory without it is no run, and one with it can be gone on with.
-        run.replace("resolved.yaml", resolved_yaml(loaded).encode())
-        return _train_in(run, recipe, show)
+        if ranks.is_first:
+            forget(recipe, launch)
+        return result
+
+
+def _write_start(
+    run: RunDirectory, loaded: LoadedRecipe, settings: Mapping[str, Any], *, from_scratch: bool
+) -> None:
+    """What a run directory holds before its rows are read."""
+    refuse_secrets(loaded)
+    if (run.path / "resolved.yaml").exists():  # another process was quicker between the look and the lock
+        raise already_a_run(run.path)
+    if loaded.path is not None:
+        run.replace("recipe.yaml", loaded.path.read_bytes())
+    # A template that prints a date prints that of the first day, whenever the run is gone on with.
+    today = datetime.date.today().isoformat()
+    run.write(
+        "environment.json",
+        {
+            **environment(settings),
+            "from_scratch": from_scratch,
+            "date": today,
+            "recipe": loaded.recipe.model_dump(mode="json"),
+        },
+    )
+    # Last: a directory without it is no run, and one with it can be gone on with.
+    run.replace("resolved.yaml", resolved_yaml(loaded).encode())
 
 
 def resume(
@@ -128,15 +154,21 @@ def resume(
     other rows than the run began with. A larger `num_epochs` or `max_steps` needs no permission.
     """
     prepare_process()
-    run = open_run(path)
-    asked = load_recipe(run.path / "resolved.yaml", overrides)
-    with run.locked():
-        began = run.read("environment.json")
-        saved = recipe_of(began, asked.recipe)
-        if refuse_drift(saved, asked.recipe, allow={*allow_change, *longer(saved, asked.recipe)}):
-            run.replace("resolved.yaml", resolved_yaml(asked).encode())
-            run.write("environment.json", {**began, "recipe": asked.recipe.model_dump(mode="json")})
-        return _train_in(run, asked.recipe, show, resuming=True, allow=allow_change)
+    path = open_run(path).path
+    asked = load_recipe(path / "resolved.yaml", overrides)
+    with all_ranks(asked.recipe) as ranks, ExitStack() as lock:
+        run = RunDirectory(path, ranks.is_first)
+
+        def go_on() -> None:
+            lock.enter_context(run.locked())
+            began = run.read("environment.json")
+            saved = recipe_of(began, asked.recipe)
+            if refuse_drift(saved, asked.recipe, allow={*allow_change, *longer(saved, asked.recipe)}):
+                run.replace("resolved.yaml", resolved_yaml(asked).encode())
+                run.write("environment.json", {**began, "recipe": asked.recipe.model_dump(mode="json")})
+
+        ranks.by_first(go_on)
+        return _train_in(run, asked.recipe, show, ranks=ranks, resuming=True, allow=allow_change)
 
 
 def prepare(recipe: Recipe, *, from_scratch: bool = False) -> Session:
@@ -147,41 +179,58 @@ def prepare(recipe: Recipe, *, from_scratch: bool = False) -> Session:
     return open_readied(recipe, readied, from_scratch=from_scratch)
 
 
-def open_readied(recipe: Recipe, readied: Readied, *, from_scratch: bool) -> Session:
+def open_readied(
+    recipe: Recipe, readied: Readied, *, from_scratch: bool, ranks: Ranks = ALONE, on_host: bool = False
+) -> Session:
     """The session of a recipe whose rows are certified."""
     return open_session(
-        recipe, readied.tokenizer, readied.data, stages=readied.stages, from_scratch=from_scratch
+        recipe,
+        readied.tokenizer,
+        readied.data,
+        stages=readied.stages,
+        from_scratch=from_scratch,
+        ranks=ranks,
+        on_host=on_host,
     )
 
 
 def _train_in(
-    run: RunDirectory, recipe: Recipe, show: Show, *, resuming: bool = False, allow: Collection[str] = ()
+    run: RunDirectory,
+    recipe: Recipe,
+    show: Show,
+    *,
+    ranks: Ranks,
+    resuming: bool = False,
+    allow: Collection[str] = (),
 ) -> RunResult:
     with memory_errors(recipe):
         settings = run.read("environment.json")
         date = datetime.date.fromisoformat(settings["date"]) if "date" in settings else None
-        readied = ready(recipe, date=date, progress=lambda done, total: show(Encoding(done, total)))
+        with ranks.one_before_others("rows"):
+            readied = ready(recipe, date=date, progress=lambda done, total: show(Encoding(done, total)))
         _keep_certificates(run, readied)
         if resuming:
             refuse_other_template(run, readied.tokenizer.identity.template_sha256, allow=allow)
             refuse_other_data(run, readied.data, allow=allow)
-        session = open_readied(recipe, readied, from_scratch=settings["from_scratch"])
+        session = open_readied(recipe, readied, from_scratch=settings["from_scratch"], ranks=ranks)
         # Asked of a resumed run too, of the weights and rows that it began with: what the oracle switched off then is
         # switched off again, and the first pack goes the way that it went.
         found = settle(session)
-        sweep(run.checkpoints)
+        if run.writes:
+            sweep(run.checkpoints)
         notes = restore(session, run) if resuming else [f"oracle: {found}"]
-        _require_room(session, run)
+        if run.writes:
+            _require_room(session, run)
+            session.data.ledger.write(run.path / "ledger.jsonl")
+        notes += [str(ranks.mesh)] if ranks.size > 1 else []
         notes += [
             f"nothing changed since {certified.path} was made: no row is rendered or tokenised again"
             for certified in readied.certified
             if certified.reused
         ]
-        session.data.ledger.write(run.path / "ledger.jsonl")
         run.write("plan.json", describe_plan(session))
-        record = Record(
-            run, [tracker.value for tracker in recipe.report_to], settings=recipe.model_dump(mode="json")
-        )
+        trackers = [tracker.value for tracker in recipe.report_to if run.writes]
+        record = Record(run, trackers, settings=recipe.model_dump(mode="json"))
         reckoning = Reckoning(session)
         try:
             for event in _events(session, run, notes):
@@ -190,7 +239,18 @@ def _train_in(
                 show(event)
         finally:
             record.close()
-        return _finish(session, run, reckoning)
+        whole = session if not session.masters.is_sharded else None
+        if whole is None and run.writes and session.state.stopped_by != "interrupted":
+            whole = _gathered(session, run, readied, from_scratch=settings["from_scratch"])
+        return _finish(whole or session, run, reckoning)
+
+
+def _gathered(session: Session, run: RunDirectory, readied: Readied, *, from_scratch: bool) -> Session:
+    """The session of one process, in the host's memory, as which a run with sharded weights ends."""
+    whole = open_readied(session.recipe, readied, from_scratch=from_scratch, on_host=True)
+    restore(whole, run)
+    whole.state = session.state
+    return whole
 
 
 def _keep_certificates(run: RunDirectory, readied: Readied) -> None:
@@ -236,12 +296,13 @@ def _finish(session: Session, run: RunDirectory, reckoning: Reckoning) -> RunRes
     """Export (the best weights where early stopping is on, else the last) and write the summary."""
     state = session.state
     finished = state.stopped_by != "interrupted"
-    if session.recipe.early_stopping_patience is not None and finished and state.best_step != state.step:
+    exports = finished and run.writes
+    if exports and session.recipe.early_stopping_patience is not None and state.best_step != state.step:
         best = run.checkpoints / f"step-{state.best_step:08d}"
         if best.exists():
             session.masters.load(load_checkpoint(best).weights)
     tokenizer = session.tokenizer
-    if finished:
+    if exports:
         if has_adapter(session.model):
             with run.filled(run.adapter) as place:
                 _save_adapter(session, place)
@@ -263,7 +324,7 @@ def _finish(session: Session, run: RunDirectory, reckoning: Reckoning) -> RunRes
         rows=_row_counts(session),
         stopped_by=state.stopped_by or "finished",
         sources=describe_all(session.stages, session.data.train),
-        merge=run.read("merge.json") if finished and METHODS[session.recipe.adapter].quantised else None,
+        merge=run.read("merge.json") if exports and METHODS[session.recipe.adapter].quantised else None,
         reckoning=reckoning.result(),
     )
     run.write("summary.json", result.as_dict())
@@ -314,6 +375,7 @@ def describe_plan(session: Session) -> dict[str, Any]:
         "chat_template": session.tokenizer.template_origin,
         "template_sha256": session.tokenizer.identity.template_sha256,
         "one_by_one": session.why_unpacked,
+        "mesh": dataclasses.asdict(session.ranks.mesh),
     }
 
 

@@ -20,15 +20,17 @@ from burnish.data.prepare import Prepared, encode_rows, read_rows
 from burnish.data.workers import Workers
 from burnish.errors import UsageError
 from burnish.models.anatomy import anatomy_of
-from burnish.models.forward import Forward, open_forward, why_unpacked
+from burnish.models.forward import Forward, open_forward, unwrapped, why_unpacked
 from burnish.models.generate import num_positions
 from burnish.models.load import add_token_rows, default_device, load_model, start_model, vocabulary_tables
 from burnish.models.quantized import Footprint, exact_parameters, footprint, is_quantized, load_quantized
-from burnish.models.rope import has_learned_positions, scale_positions
+from burnish.models.rope import has_learned_positions, scale_positions, why_no_context
+from burnish.models.shard import shard
 from burnish.models.tokenizer import ChatTokenizer
-from burnish.optim.build import Optimizer
+from burnish.optim.build import Optimizer, refuse_whole_matrices
 from burnish.optim.masters import Masters
 from burnish.optim.schedule import Relay
+from burnish.parallel.ranks import ALONE, Ranks
 from burnish.parallel.runtime import device_memory, give_back_freed_memory, resident_bytes
 from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
@@ -85,6 +87,7 @@ class Session:
     footprint: Footprint | None = None
     untrained: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    ranks: Ranks = ALONE
     audit: Audit | None = None
     audit_told: bool = False
     resumed_from: int = 0
@@ -120,7 +123,10 @@ def lay_out(
         automatic = min(automatic, max(1024, LOGITS_PER_PASS // vocab_size))
     if not packed:
         return pack_all(examples, max_tokens=automatic, max_rows=1)
-    lay = partial(pack_all, examples, share_prefixes=recipe.share_prefixes, round_to=ROUND_TO.get(device, 1))
+    rounded = ROUND_TO.get(device, 1)
+    if recipe.context_parallel > 1:  # so that each of the ranks that share a pack has tokens of it
+        rounded = max(rounded, 2 * recipe.context_parallel)
+    lay = partial(pack_all, examples, share_prefixes=recipe.share_prefixes, round_to=rounded)
     if recipe.micro_batch_size == "auto":
         return lay(max_tokens=automatic)
     longest = max(len(example) for example in examples)
@@ -164,15 +170,19 @@ def open_session(
     *,
     stages: Sequence[Stage] = (),
     from_scratch: bool = False,
+    ranks: Ranks = ALONE,
+    on_host: bool = False,
 ) -> Session:
     """Load the model, make its weights trainable by the recipe's method, plan the updates.
 
-    Of a run in `stages`, `data` holds the rows of all of them, end to end.
+    Of a run in `stages`, `data` holds the rows of all of them, end to end. `on_host` leaves a GPU alone.
     """
     stages = stages or [stage_of(recipe, data.train)]
     resident = 0 if default_device().type == "cuda" else resident_bytes()
     torch.manual_seed(recipe.seed)  # adapters and new models start from random weights
-    base = start_model(recipe.model) if from_scratch else _load_base(recipe)
+    # What is to be dealt to ranks stays mapped from its files until each rank takes its part.
+    device = torch.device("cpu") if ranks.mesh.is_sharded or on_host else None
+    base = start_model(recipe.model) if from_scratch else _load_base(recipe, device)
     base = scale_positions(base, recipe.rope_scaling, max_length=recipe.max_length)
     beyond = _past_positions(base, int(data.train.lengths.max()))
     weak = {} if from_scratch else untrained_tokens(base, set(tokenizer.control_ids) - {*tokenizer.new_ids})
@@ -180,13 +190,20 @@ def open_session(
     weights = footprint(base) if is_quantized(base) else None
     untrained = _wake_tokens(base, tokenizer, weak)
     why = why_unpacked(base) if recipe.packing else "packing: false"
+    if ranks.mesh.context > 1:
+        _require_context(base, why, recipe)
     tables = vocabulary_tables(base)
     model = apply_adapter(base, recipe, new_tokens=[*tokenizer.new_ids, *untrained])
     compute = getattr(torch, recipe.dtype.value)
+    embeddings = _embedding_names(model, tables)
+    if ranks.mesh.is_sharded:
+        refuse_whole_matrices(recipe.optimizer)
+        shard(unwrapped(model), ranks.holders, compute=compute, offload=recipe.cpu_offload)
     masters = Masters(model, compute=compute, exact=exact_parameters(model))
     trainable = describe_trainable(model, recipe)
     anatomy = anatomy_of(recipe.model)
     most = _largest_pack(recipe, int(data.train.lengths.max()), model.device.type)
+    most = -(-most // ranks.mesh.context)
     decided = with_checkpointing(
         recipe, anatomy, trained=trainable.parameters, pack_tokens=most, room=device_memory()
     )
@@ -200,6 +217,7 @@ def open_session(
                 module.training = True
     held_out = list(data.held_out.views())
     forward = open_forward(model, packed=why is None, compiled=recipe.compile)
+    forward.group = ranks.context_group
     return Session(
         recipe=recipe,
         tokenizer=tokenizer,
@@ -214,7 +232,7 @@ def open_session(
             masters.parameters,
             name=recipe.optimizer.value,
             weight_decay=recipe.weight_decay,
-            embeddings=_embedding_names(model, tables),
+            embeddings=embeddings,
             faster=frozenset(name for name in masters.parameters if ".lora_B." in name),
             ratio=recipe.lora_plus_ratio,
         ),
@@ -225,6 +243,7 @@ def open_session(
         footprint=weights,
         untrained=untrained,
         notes=(*_token_notes(tokenizer, untrained), *recomputes, *beyond),
+        ranks=ranks,
     )
 
 
@@ -237,6 +256,16 @@ def _wake_tokens(
     like = {} if known is None or known in faint else dict.fromkeys({*tokenizer.stop_ids} & {*faint}, known)
     add_token_rows(base, len(tokenizer), faint, like=like)
     return tuple(weak)
+
+
+def _require_context(model: PreTrainedModel, why_unpacked: str | None, recipe: Recipe) -> None:
+    """UsageError where a pack's tokens cannot be computed by several ranks, each of its own."""
+    if why := why_unpacked or why_no_context(model, recipe.max_length):
+        raise UsageError(
+            f"context_parallel: {recipe.context_parallel}, and {why}",
+            rule="ranks that share a pack compute all but attention token by token, and attention by the reach rule",
+            remedy="context_parallel=1; for less memory a rank gradient_checkpointing=true, or data_parallel=shard",
+        )
 
 
 def _past_positions(model: PreTrainedModel, longest: int) -> tuple[str, ...]:
@@ -264,10 +293,10 @@ def _token_notes(tokenizer: ChatTokenizer, untrained: Sequence[int]) -> tuple[st
     return (f"the base never trained the rows of {names}, which its template uses: they are trained now",)
 
 
-def _load_base(recipe: Recipe) -> PreTrainedModel:
+def _load_base(recipe: Recipe, device: torch.device | None) -> PreTrainedModel:
     """The model whose weights are trained, or beside whose frozen weights others are; its RoPE is not yet scaled."""
     if not METHODS[recipe.adapter].quantised:
-        return load_model(recipe.model)
+        return load_model(recipe.model, device=device)
     compute: torch.dtype = getattr(torch, recipe.dtype.value)
     base = load_quantized(
         recipe.model, compute=compute, device=default_device(), between=give_back_freed_memory

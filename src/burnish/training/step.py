@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,14 +15,17 @@ from torch import Tensor
 
 from burnish.adapters.audit import audit, watching_experts
 from burnish.data.pack import Pack, total_weight
-from burnish.errors import Diverged
+from burnish.errors import DataError, Diverged
 from burnish.models.forward import pack_attention
 from burnish.models.generate import evaluating
 from burnish.parallel.runtime import peak_memory_bytes
 from burnish.training.events import Evaluated, Stepped
 from burnish.training.session import Session
+from burnish.training.shares import Share, shares_of, stream
 
 ROWS_NAMED = 8
+WEIGHT_OFF = 1e-5
+"""How far, relative, the weights of all ranks may be from the batch's: sums of the same numbers in another order."""
 
 Array = np.ndarray[tuple[int], np.dtype[Any]]
 
@@ -39,8 +42,6 @@ def take_step(session: Session, *, interrupted: Callable[[], bool] = lambda: Fal
     started = time.perf_counter()
     step = session.state.step
     packs = session.ahead.take(step)
-    # Dropout draws from a stream keyed by the step, so that a resumed run draws the same.
-    torch.manual_seed(session.recipe.seed * 1_000_003 + step)
     denominator = total_weight(packs)
     first = session.audit is None
     with (
@@ -48,6 +49,8 @@ def take_step(session: Session, *, interrupted: Callable[[], bool] = lambda: Fal
         watching_experts(session.model) if first else nullcontext() as owed,
     ):
         summed, source_sums = _backward(session, packs, interrupted)
+    if session.ranks.size > 1:
+        session.masters.gather(session.ranks.sum)
     norm = session.masters.clip(session.recipe.max_grad_norm, over=denominator)
     # The one wait for the device in a step: what is logged and what says whether to move.
     total, length, *by_source = torch.stack([summed, norm, *source_sums.values()]).tolist()
@@ -90,35 +93,62 @@ def take_step(session: Session, *, interrupted: Callable[[], bool] = lambda: Fal
 def _backward(
     session: Session, packs: list[Pack], interrupted: Callable[[], bool]
 ) -> tuple[Tensor, dict[int, Tensor]]:
-    """Sum the gradient of sum(weight * nll) over all packs; that sum, and the plain sum of -ln p of each source."""
+    """Sum the gradient of sum(weight * nll) over all packs; that sum, and the plain sum of -ln p of each source.
+
+    Of several ranks each does its own packs, and has the gradient of these; the sums are those of all.
+    """
     sums: list[Tensor] = []
     by_source: dict[int, Tensor] = {}
-    for pack in packs:
-        if sums and interrupted():
+    shares = shares_of(packs, session.ranks)
+    for share in shares:
+        if sums and session.ranks.size == 1 and interrupted():
             session.masters.zero_grad()
             raise Abandoned
-        part, nll = session.forward.loss(pack)
+        # Dropout draws from a stream keyed by step and pack: a resumed run draws the same, on any number of ranks.
+        torch.manual_seed(stream(session.recipe.seed, session.state.step, share))
+        part, nll = session.forward.loss(share.pack)
         part.backward()  # type: ignore[no-untyped-call]
         sums.append(part.detach())
-        for source in np.unique(pack.sources).tolist():
-            mine = torch.from_numpy(pack.sources == source).to(nll.device)
+        for source in np.unique(share.pack.sources).tolist() if share.counts else ():
+            mine = torch.from_numpy(share.pack.sources == source).to(nll.device)
             by_source[source] = by_source.get(source, torch.zeros_like(sums[0])) + (nll * mine).sum()
+    if session.ranks.size > 1:
+        return _of_all_ranks(session, packs, shares, sums, by_source)
     return torch.stack(sums).sum(), dict(sorted(by_source.items()))
+
+
+def _of_all_ranks(
+    session: Session, packs: list[Pack], shares: list[Share], sums: list[Tensor], by_source: dict[int, Tensor]
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """One all-reduce of the loss's two numbers, and of each source's: sum(weight * nll) and sum(weight)."""
+    zero = torch.zeros((), device=session.forward.device)
+    sources = np.unique(np.concatenate([pack.sources for pack in packs])).tolist()
+    weight = sum(share.pack.weight for share in shares)  # that of an idle share is zero
+    parts = [sum(sums, zero), zero + weight, *(by_source.get(source, zero) for source in sources)]
+    summed, counted, *of_sources = session.ranks.sum(torch.stack(parts).double()).float()
+    expected = total_weight(packs)
+    if abs(float(counted) - expected) > WEIGHT_OFF * expected:
+        raise DataError(
+            f"step {session.state.step + 1}: the ranks' packs weigh {float(counted)}, and the batch {expected}",
+            rule="all ranks plan the same batch from the same rows, and share it out",
+            remedy="give every node the same data files, and the same version of burnish",
+        )
+    return summed, dict(zip(sources, of_sources, strict=True))
 
 
 def evaluate(session: Session) -> Evaluated:
     """Held-out loss, one division over the whole set, and the share of graded tokens that are the first choice."""
-    loss = weight = 0.0
-    right = graded = 0
+    loss = 0.0
     sources = SourceSums()
     with evaluating(session.model), pack_attention(session.model, packed=session.forward.packed):
-        for pack in session.held_out:
-            summed, nll, hits = session.forward.judge(pack)
-            loss += float(summed)
-            weight += pack.weight
-            right += int(hits.sum())
-            graded += len(pack.targets)
-            sources.add(pack.sources, nll.cpu().numpy(), hits.cpu().numpy())
+        for share in shares_of(session.held_out, session.ranks):
+            summed, nll, hits = session.forward.judge(share.pack)
+            if share.counts:
+                loss += float(summed)
+                sources.add(share.pack.sources, nll.cpu().numpy(), hits.cpu().numpy())
+    weight = sum(pack.weight for pack in session.held_out)
+    loss = sources.gather(session.held_out, session.ranks.sum, loss)
+    right, graded = sources.totals()
     state = session.state
     state.eval_loss = loss / weight
     best = state.best_loss is None or state.eval_loss < state.best_loss
@@ -153,6 +183,21 @@ class SourceSums:
             self.tokens[source] += int(mine.sum())
             self._loss[source] += float(nll[mine].sum(dtype=np.float64))  # type: ignore[assignment]
             self._hits[source] += int(hits[mine].sum())
+
+    def gather(self, packs: Sequence[Pack], total: Callable[[Tensor], Tensor], loss: float) -> float:
+        """Add what the other ranks found of these packs; `loss` of all of them together."""
+        known = np.unique(np.concatenate([pack.sources for pack in packs])).tolist()
+        mine = [loss]
+        for source in known:
+            mine += [self.tokens[source], self._loss[source], self._hits[source]]
+        loss, *found = total(torch.tensor(mine, dtype=torch.float64)).tolist()
+        for source, tokens, nll, hits in zip(known, found[::3], found[1::3], found[2::3], strict=True):
+            self.tokens[source], self._loss[source], self._hits[source] = int(tokens), nll, int(hits)
+        return loss
+
+    def totals(self) -> tuple[int, int]:
+        """First choices, and graded tokens, of all sources."""
+        return self._hits.total(), self.tokens.total()
 
     def losses(self) -> dict[int, float]:
         """The mean -ln p of each source."""

@@ -1,0 +1,52 @@
+"""Which run a launch of several ranks is about: a new one, or, after a restart by torchrun, the one it had begun.
+
+torchrun starts all ranks anew when one is lost (--max-restarts), with the same command line. The first rank leaves the
+run's place under the launch's own key beside the runs; ranks that are started again find it there and go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from burnish.parallel.launch import Launch, launched
+from burnish.parallel.ranks import Ranks, join
+from burnish.parallel.watchdog import naming_the_lost
+from burnish.recipe.schema import Recipe
+
+
+@contextmanager
+def all_ranks(recipe: Recipe) -> Iterator[Ranks]:
+    """This process's place among the ranks it was launched with, for the block; `ALONE` where there are no others."""
+    ranks = join(
+        launched(), data_parallel=recipe.data_parallel.value, context_parallel=recipe.context_parallel
+    )
+    with naming_the_lost(ranks.watchdog):
+        yield ranks
+        ranks.leave()
+
+
+def begun_before(recipe: Recipe, launch: Launch) -> Path | None:
+    """The run that this launch had begun before torchrun started its ranks again."""
+    marker = _marker(recipe, launch)
+    if not launch.restarts or not marker.is_file():
+        return None
+    path = Path(marker.read_text())
+    return path if (path / "resolved.yaml").is_file() else None
+
+
+def remember(recipe: Recipe, launch: Launch, run: Path) -> None:
+    """Leave word for ranks that are started again."""
+    if launch.key:
+        _marker(recipe, launch).write_text(str(run.resolve()))
+
+
+def forget(recipe: Recipe, launch: Launch) -> None:
+    """The run is over: nothing is to be found."""
+    if launch.key:
+        _marker(recipe, launch).unlink(missing_ok=True)
+
+
+def _marker(recipe: Recipe, launch: Launch) -> Path:
+    return Path(recipe.output_dir) / f".launch-{launch.key}"
