@@ -13,7 +13,7 @@ an adapter helps; 16 devices have 79 GB each.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,11 +22,13 @@ from burnish.models.anatomy import Anatomy
 from burnish.parallel.hardware import ACCELERATORS, BUS, HOST_RATE, NETWORK, TYPICAL_SHARE, Accelerator
 from burnish.parallel.mesh import Mesh, derive_mesh
 from burnish.recipe.choices import Adapter, DataParallel, DType
+from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
-from burnish.training.forecast import RESERVE, Forecast, Memory, Work, memory_of, operations
+from burnish.training.forecast import GB, RESERVE, Forecast, Memory, Work, memory_of, operations
 
 SAID = re.compile(r"(?:(?P<nodes>\d+)x)?(?P<devices>\d+)x(?P<name>[A-Za-z][\w.]*(?:-\d+G)?)", re.IGNORECASE)
 STATES = ("weights", "masters", "gradients", "optimizer")
+MOST_NAMED = 4
 UPDATE_BYTES = 28
 """What AdamW on a host reads and writes of a parameter: master, gradient and two moments in, all but one out."""
 
@@ -128,6 +130,12 @@ def rank_forecast(
     cluster: Cluster, recipe: Recipe, anatomy: Anatomy, *, trained: int, work: Work
 ) -> RankForecast:
     """One rank's memory and time under the recipe's values."""
+    if METHODS[recipe.adapter].quantised and recipe.data_parallel is not DataParallel.REPLICATE:
+        raise UsageError(
+            f"adapter: {recipe.adapter}, data_parallel: {recipe.data_parallel}",
+            rule="a base in 4 bits is not dealt to ranks",
+            remedy="data_parallel=replicate: such a base is small",
+        )
     mesh = derive_mesh(
         cluster.devices,
         data_parallel=recipe.data_parallel.value,
@@ -242,6 +250,43 @@ def choices(cluster: Cluster, recipe: Recipe, anatomy: Anatomy, *, trained: int,
             Choice({key: getattr(value, "value", value) for key, value in keys.items()}, forecast, fits)
         )
     return found
+
+
+def changes(cluster: Cluster, ways: Sequence[Choice], forecast: Forecast, recipe: Recipe) -> Iterator[str]:
+    """What to say of a run that does not fit: the ways that do, quickest first, or what would."""
+    own = ways[0]
+    if own.fits:
+        return
+    anatomy, room = forecast.anatomy, cluster.accelerator.memory
+    yield f"{own.forecast.memory.total / GB:,.1f} GB are needed on each device and {room / GB:,.1f} GB are there"
+    fitting = sorted((way for way in ways if way.fits), key=lambda way: way.forecast.step)
+    for way in fitting[:MOST_NAMED]:
+        yield f"{way.name}: {way.forecast.memory.total / GB:,.1f} GB a device, {way.forecast.step:,.2f} s a step"
+    if not fitting and recipe.adapter == Adapter.FULL:
+        lora = recipe.model_copy(update={"adapter": Adapter.LORA})
+        trained = anatomy.lora_parameters(recipe.lora_r)
+        ways = choices(cluster, lora, anatomy, trained=trained, work=forecast.work)
+        least = min(ways, key=lambda way: way.forecast.memory.total)
+        said = "adapter=lora" if not least.keys else f"adapter=lora {least.name}"
+        verdict = "fits" if least.fits else "does not fit yet"
+        yield f"{said}: {least.forecast.memory.total / GB:,.1f} GB a device, which {verdict}"
+    if not fitting and (enough := _enough(cluster, forecast, recipe)):
+        yield f"data_parallel=shard gradient_checkpointing=true on {enough} such devices fits"
+
+
+def _enough(cluster: Cluster, forecast: Forecast, recipe: Recipe) -> int | None:
+    """How many devices have room for the run when everything is dealt; None where ever more do not help."""
+    if METHODS[recipe.adapter].quantised:
+        return None
+    asked = recipe.model_copy(update={"gradient_checkpointing": True})
+    for devices in (2**power for power in range(1, 13)):
+        mesh = Mesh(shard=devices, deals=True)
+        memory, _ = rank_memory(
+            asked, forecast.anatomy, mesh, trained=forecast.trained, pack_tokens=forecast.work.pack_tokens
+        )
+        if memory.total <= cluster.accelerator.memory:
+            return devices
+    return None
 
 
 def _other_keys(cluster: Cluster, recipe: Recipe) -> Iterator[dict[str, Any]]:
