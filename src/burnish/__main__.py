@@ -14,7 +14,7 @@ import typer
 
 from burnish.cli.app import group
 from burnish.cli.output import Output
-from burnish.errors import BurnishError, MemoryExhausted, UsageError
+from burnish.errors import BurnishError, DataError, MemoryExhausted, UsageError
 
 # typer names only this one class of its usage errors; the class above it covers unknown options and the rest
 COMMAND_LINE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
@@ -34,7 +34,7 @@ def run(words: Sequence[str]) -> int:
     try:
         code = group().main(args=list(words) or ["--help"], prog_name="burnish", standalone_mode=False)
     except BurnishError as error:
-        return output.fail(error)
+        return error.exit_code if _first_rank_says(error) else output.fail(error)
     except COMMAND_LINE_ERROR as error:
         return output.fail(_usage_error(error))
     except MemoryError:
@@ -45,6 +45,11 @@ def run(words: Sequence[str]) -> int:
         output.warn("interrupted")
         return 130
     return code if isinstance(code, int) else 0
+
+
+def _first_rank_says(error: BurnishError) -> bool:
+    """Whether another process of the run prints it: what is wrong with a recipe or its data, all ranks find."""
+    return os.environ.get("RANK", "0") != "0" and isinstance(error, UsageError | DataError)
 
 
 def explain_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -2,7 +2,8 @@
 
     python -m tests.parallel.gang JOBS.json OUT          one of the ranks, as `gang` starts it
 
-A job is {"name", "kind", "keys"}: `steps` opens a session, looks at loss and gradient of its first update and makes ten; `train` and `resume` are whole runs. The first rank writes OUT/NAME.safetensors.
+A job is {"name", "kind", "keys"}: `steps` opens a session, looks at loss and gradient of its first update and makes
+ten; `train` and `resume` are whole runs. The first rank writes OUT/NAME.safetensors.
 """
 
 from __future__ import annotations

@@ -83,8 +83,9 @@ class Forward:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
-        found: torch.device = self.inner.device
+        """Where the model is computed; its sharded weights may rest elsewhere."""
+        mesh = getattr(next(self.inner.parameters()), "device_mesh", None)
+        found: torch.device = self.inner.device if mesh is None else torch.device(mesh.device_type)
         return found
 
     def loss(self, pack: Pack, *, label_smoothing: float = 0.0, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:

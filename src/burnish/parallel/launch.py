@@ -68,6 +68,12 @@ def torchrun(words: Sequence[str], *, processes: int, restarts: int = 0) -> list
 
 def become_many(processes: int, restarts: int) -> None:
     """Replace this process by torchrun and the same command line in `processes` ranks; it does not return."""
+    if "RANK" in os.environ:
+        raise UsageError(
+            f"--processes {processes} in rank {os.environ['RANK']} of a launch",
+            rule="processes are started once: by a launcher, or by --processes",
+            remedy="leave --processes out under torchrun, srun and their like",
+        )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     command = torchrun(

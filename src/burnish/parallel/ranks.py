@@ -29,6 +29,7 @@ LONGEST_COLLECTIVE = timedelta(minutes=10)
 """Ranks that live and do not meet for so long will never meet."""
 
 POLL = 0.2
+ONE = Mesh()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Ranks:
     """This process among the processes of a run; `devices` is torch's mesh of them, None where it is alone."""
 
     rank: int = 0
-    mesh: Mesh = Mesh()
+    mesh: Mesh = ONE
     devices: Any = None
     store: Any = None
     node: str = "0"

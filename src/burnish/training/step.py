@@ -53,7 +53,7 @@ def take_step(session: Session, *, interrupted: Callable[[], bool] = lambda: Fal
         session.masters.gather(session.ranks.sum)
     norm = session.masters.clip(session.recipe.max_grad_norm, over=denominator)
     # The one wait for the device in a step: what is logged and what says whether to move.
-    total, length, *by_source = torch.stack([summed, norm, *source_sums.values()]).tolist()
+    total, length, *by_source = torch.stack([summed, norm.to(summed.device), *source_sums.values()]).tolist()
     loss = total / denominator
     if not (math.isfinite(loss) and math.isfinite(length)):
         session.masters.zero_grad()

@@ -1,0 +1,169 @@
+"""Two, three and four ranks, everything crossed: sharding, method, trees, uneven rows, accumulation. Minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from burnish.recipe.load import load_recipe
+from burnish.training.run import train
+from tests.conftest import SUBJECTS, write_jsonl
+from tests.parallel.gang import Job, apart, do_steps, gang, results
+from tests.parallel.test_ranks import assert_same, keys_of
+
+pytestmark = pytest.mark.slow
+
+ModelDirectory = Callable[[str], Path]
+CROSSED = list(product(("replicate", "shard"), ("full", "lora"), (False, True)))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Uneven rows, of which several ask the same long question, so that trees share it."""
+    question = "Of all that you know of the world, and of what was said before, tell me now what this is: "
+    return write_jsonl(
+        tmp_path_factory.mktemp("rows") / "rows.jsonl",
+        [
+            {
+                "messages": [
+                    {"role": "user", "content": question + SUBJECTS[n % 3]},
+                    {"role": "assistant", "content": f"It is number {n}" + " and more" * (n % 7) + "."},
+                ]
+            }
+            for n in range(80)
+        ],
+    )
+
+
+def name_of(how: str, adapter: str, tree: bool) -> str:
+    return f"{how}-{adapter}-{'tree' if tree else 'packed'}"
+
+
+def crossed(model: Path, rows: Path, out: Path, extra: dict[str, Any]) -> list[Job]:
+    """A job for each combination."""
+    jobs = []
+    for how, adapter, tree in CROSSED:
+        keys = {"data_parallel": how, "adapter": adapter, "share_prefixes": tree, **extra}
+        name = name_of(how, adapter, tree)
+        jobs.append({"name": name, "kind": "steps", "keys": keys_of(name, model, rows, out, **keys)})
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def alone(
+    model_directory: ModelDirectory, rows: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """One process's results by combination; how the weights are dealt is nothing to it."""
+    out = tmp_path_factory.mktemp("alone")
+    jobs = crossed(model_directory("llama"), rows, out, {})
+    known = {
+        job["name"].removeprefix("replicate-"): do_steps(job["keys"])
+        for job in jobs
+        if "replicate" in job["name"]
+    }
+    return {
+        name_of(how, adapter, tree): known[name_of(how, adapter, tree).partition("-")[2]]
+        for how, adapter, tree in CROSSED
+    }
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_everything_crossed_is_what_one_process_computes(
+    size: int, alone: dict[str, Any], model_directory: ModelDirectory, rows: Path, tmp_path: Path
+) -> None:
+    jobs = crossed(model_directory("llama"), rows, tmp_path, {})
+    if size == 4:
+        keys = keys_of(
+            "hybrid", model_directory("llama"), rows, tmp_path, data_parallel="hybrid", share_prefixes=True
+        )
+        jobs.append({"name": "hybrid", "kind": "steps", "keys": keys})
+    gang(jobs, size, tmp_path, limit=600)
+    for job in jobs:
+        ours = results(tmp_path, job)
+        theirs = alone["shard-full-tree" if job["name"] == "hybrid" else job["name"]]
+        figures = {part: apart(ours, theirs, part) for part in ("loss", "gradient/", "weight/")}
+        print(size, job["name"], {part: f"{figure:.1e}" for part, figure in figures.items()})
+        assert_same(ours, theirs)
+
+
+def test_more_ranks_than_packs_leave_some_idle_and_nothing_hangs(
+    model_directory: ModelDirectory, rows: Path, tmp_path: Path
+) -> None:
+    jobs = [
+        {
+            "name": how,
+            "kind": "steps",
+            "keys": keys_of(
+                how,
+                model_directory("llama"),
+                rows,
+                tmp_path,
+                data_parallel=how,
+                micro_batch_size=7,
+                max_steps=2,
+            ),
+        }
+        for how in ("replicate", "shard")
+    ]
+    gang(jobs, 3, tmp_path)
+    for job in jobs:
+        assert_same(results(tmp_path, job), do_steps(job["keys"]))
+
+
+@pytest.mark.parametrize("family", ["wide", "gpt_neox"])
+def test_models_that_go_through_their_own_modules_are_sharded_too(
+    family: str, model_directory: ModelDirectory, rows: Path, tmp_path: Path
+) -> None:
+    keys = keys_of(
+        family, model_directory(family), rows, tmp_path, data_parallel="shard", gradient_checkpointing=True
+    )
+    job = {"name": family, "kind": "steps", "keys": keys}
+    gang([job], 2, tmp_path)
+    assert_same(results(tmp_path, job), do_steps(keys))
+
+
+def test_an_adapter_of_four_sharded_ranks_loads_in_stock_peft_and_is_that_of_one_process(
+    model_directory: ModelDirectory, rows: Path, tmp_path: Path
+) -> None:
+    model = model_directory("llama")
+    keys = keys_of("run", model, rows, tmp_path / "four", adapter="lora", data_parallel="shard")
+    gang([{"name": "run", "kind": "train", "keys": keys}], 4, tmp_path / "four")
+    alone = train(load_recipe(None, {**keys, "output_dir": str(tmp_path / "one")})).run
+    ours = load_file(tmp_path / "four" / "run" / "adapter" / "adapter_model.safetensors")
+    assert apart(ours, load_file(alone / "adapter" / "adapter_model.safetensors"), "") < 1e-5
+    logits = []
+    for run in (tmp_path / "four" / "run", alone):
+        base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        base.resize_token_embeddings(386, mean_resizing=False)
+        with torch.no_grad():
+            logits.append(PeftModel.from_pretrained(base, run / "adapter")(torch.arange(1, 40)[None]).logits)
+    assert float((logits[0] - logits[1]).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("how", ["replicate", "shard"])
+@pytest.mark.parametrize("again", [1, 2, 4])
+def test_a_run_saved_on_two_ranks_goes_on_with_any_number(
+    again: int, how: str, model_directory: ModelDirectory, rows: Path, tmp_path: Path
+) -> None:
+    keys = keys_of("run", model_directory("llama"), rows, tmp_path / "a", data_parallel=how, save_steps=2)
+    keys["lr_scheduler"] = "constant"  # the same rates, however long the run is said to be
+    straight = {**keys, "output_dir": str(tmp_path / "straight")}
+    gang([{"name": "straight", "kind": "train", "keys": straight}], 2, tmp_path / "s")
+    gang([{"name": "begun", "kind": "train", "keys": {**keys, "max_steps": 5}}], 2, tmp_path / "b")
+    run = tmp_path / "a" / "run"
+    gang(
+        [{"name": "more", "kind": "resume", "run": str(run), "overrides": ["max_steps=10"]}],
+        again,
+        tmp_path / "m",
+    )
+    ours = load_file(run / "final" / "model.safetensors")
+    difference = apart(ours, load_file(tmp_path / "straight" / "run" / "final" / "model.safetensors"), "")
+    assert difference == 0.0 if again == 2 else difference < 1e-5

@@ -1,0 +1,134 @@
+"""Two real ranks over gloo, started once: loss, gradient, weights and files are those of one process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from burnish.errors import DataError
+from burnish.recipe.load import load_recipe
+from burnish.training import step
+from burnish.training.run import prepare, train
+from burnish.training.step import take_step
+from tests.parallel.gang import Job, apart, do_steps, gang, results
+
+ModelDirectory = Callable[[str], Path]
+
+CASES: dict[str, dict[str, Any]] = {
+    "replicate-full": {"data_parallel": "replicate", "adapter": "full"},
+    "replicate-lora": {"data_parallel": "replicate", "adapter": "lora", "lora_dropout": 0.2},
+    "shard-full": {"data_parallel": "shard", "adapter": "full"},
+    "shard-lora": {"data_parallel": "shard", "adapter": "lora"},
+}
+"""Packed and accumulated: 7 rows an update, 2 in a pack, so that one rank always has more than the other."""
+
+
+def keys_of(name: str, model: Path, data: Path, out: Path, **more: Any) -> dict[str, Any]:
+    """The recipe of a case, small, in fp32."""
+    return {
+        "model": str(model),
+        "datasets": str(data),
+        "output_dir": str(out),
+        "run_name": name,
+        "dtype": "float32",
+        "global_batch_size": 7,
+        "micro_batch_size": 2,
+        "learning_rate": 1e-4,
+        "max_steps": 10,
+        "val_set_size": 5,
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def two(
+    model_directory: ModelDirectory, data_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Job]]:
+    """What two ranks made of each case, and the jobs they were given."""
+    out = tmp_path_factory.mktemp("two")
+    model = model_directory("llama")
+    jobs = [
+        {"name": name, "kind": "steps", "keys": keys_of(name, model, data_file, out, **case)}
+        for name, case in CASES.items()
+    ]
+    for how in ("replicate", "shard"):
+        keys = keys_of(f"run-{how}", model, data_file, out, adapter="lora", data_parallel=how, max_steps=3)
+        jobs.append({"name": f"run-{how}", "kind": "train", "keys": keys})
+    gang(jobs, 2, out)
+    return out, {job["name"]: job for job in jobs}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_loss_gradient_and_ten_updates_of_two_ranks_are_those_of_one_process(
+    name: str, two: tuple[Path, dict[str, Job]]
+) -> None:
+    out, jobs = two
+    ours, alone = results(out, jobs[name]), do_steps(jobs[name]["keys"])
+    assert_same(ours, alone)
+
+
+def assert_same(ours: dict[str, Tensor], alone: dict[str, Tensor]) -> None:
+    """Within what fp32 rounds: 1e-6 for a loss and a gradient, 1e-5 for the weights after ten updates."""
+    assert apart(ours, alone, "loss") < 1e-5
+    assert abs(float(ours["loss"] - alone["loss"])) < 1e-6 * max(1.0, float(alone["loss"]))
+    assert apart(ours, alone, "gradient/") < 1e-6
+    assert apart(ours, alone, "weight/") < 1e-5
+    assert float(ours["held_out"]) == pytest.approx(float(alone["held_out"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("how", ["replicate", "shard"])
+def test_a_run_of_two_ranks_leaves_what_a_run_of_one_leaves(
+    how: str, two: tuple[Path, dict[str, Job]], tmp_path: Path
+) -> None:
+    out, jobs = two
+    keys = jobs[f"run-{how}"]["keys"]
+    alone = train(load_recipe(None, {**keys, "output_dir": str(tmp_path)})).run
+    run = out / f"run-{how}"
+    for file in ("final/model.safetensors", "adapter/adapter_model.safetensors"):
+        ours, theirs = load_file(run / file), load_file(alone / file)
+        assert {name: t.dtype for name, t in ours.items()} == {name: t.dtype for name, t in theirs.items()}
+        assert apart(ours, theirs, "") < 1e-5
+    names = {path.name for path in run.iterdir() if path.name != ".lock"}
+    assert names == {path.name for path in alone.iterdir() if path.name != ".lock"}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    ours_of = [(line["kind"], line["step"], line.get("tokens")) for line in lines]
+    lines = [json.loads(line) for line in (alone / "metrics.jsonl").read_text().splitlines()]
+    assert ours_of == [(line["kind"], line["step"], line.get("tokens")) for line in lines]
+    assert not list(out.glob(".launch-*"))
+
+
+def test_ranks_whose_packs_do_not_make_up_the_batch_are_found_out(
+    model_directory: ModelDirectory, data_file: Path, tmp_path: Path
+) -> None:
+    session = prepare(load_recipe(None, keys_of("x", model_directory("llama"), data_file, tmp_path)).recipe)
+    session.ranks = dataclasses.replace(
+        session.ranks, mesh=dataclasses.replace(session.ranks.mesh, replicate=2)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.distributed.all_reduce", lambda values: None)
+        with pytest.raises(DataError, match="the ranks' packs weigh"):
+            take_step(session)
+
+
+def test_a_mean_of_the_ranks_means_would_be_caught(
+    two: tuple[Path, dict[str, Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, jobs = two
+    job = jobs["replicate-full"]
+    whole_batch = step.total_weight
+    monkeypatch.setattr(step, "total_weight", lambda packs: whole_batch(packs) * 1.001)
+    spoiled = do_steps(job["keys"])
+    with pytest.raises(AssertionError):
+        assert_same(results(out, job), spoiled)
+
+
+def test_torch_is_alone_here() -> None:
+    assert not torch.distributed.is_initialized()
