@@ -26,7 +26,7 @@ from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
 from burnish.training.forecast import GB, RESERVE, Forecast, Memory, Work, memory_of, operations
 
-SAID = re.compile(r"(?:(?P<nodes>\d+)x)?(?P<devices>\d+)x(?P<name>[A-Za-z][\w.]*(?:-\d+G)?)", re.IGNORECASE)
+SAID = re.compile(r"(?:(?P<nodes>\d+)x)?(?P<devices>\d+)x(?P<name>[A-Z0-9]+(?:-\d+G)?)", re.IGNORECASE)
 STATES = ("weights", "masters", "gradients", "optimizer")
 MOST_NAMED = 4
 UPDATE_BYTES = 28
@@ -261,8 +261,11 @@ def changes(cluster: Cluster, ways: Sequence[Choice], forecast: Forecast, recipe
     yield f"{own.forecast.memory.total / GB:,.1f} GB are needed on each device and {room / GB:,.1f} GB are there"
     fitting = sorted((way for way in ways if way.fits), key=lambda way: way.forecast.step)
     for way in fitting[:MOST_NAMED]:
-        yield f"{way.name}: {way.forecast.memory.total / GB:,.1f} GB a device, {way.forecast.step:,.2f} s a step"
-    if not fitting and recipe.adapter == Adapter.FULL:
+        host = f", {way.forecast.host / GB:,.0f} GB of each host" if way.forecast.host else ""
+        yield f"{way.name}: {way.forecast.memory.total / GB:,.1f} GB a device{host}, {way.forecast.step:,.2f} s a step"
+    if any(not way.forecast.host for way in fitting):
+        return
+    if recipe.adapter == Adapter.FULL:
         lora = recipe.model_copy(update={"adapter": Adapter.LORA})
         trained = anatomy.lora_parameters(recipe.lora_r)
         ways = choices(cluster, lora, anatomy, trained=trained, work=forecast.work)
@@ -270,7 +273,7 @@ def changes(cluster: Cluster, ways: Sequence[Choice], forecast: Forecast, recipe
         said = "adapter=lora" if not least.keys else f"adapter=lora {least.name}"
         verdict = "fits" if least.fits else "does not fit yet"
         yield f"{said}: {least.forecast.memory.total / GB:,.1f} GB a device, which {verdict}"
-    if not fitting and (enough := _enough(cluster, forecast, recipe)):
+    if enough := _enough(cluster, forecast, recipe):
         yield f"data_parallel=shard gradient_checkpointing=true on {enough} such devices fits"
 
 
