@@ -59,6 +59,7 @@ STOCK: dict[str, dict[str, Any]] = {
     "default": {"rope_type": "default", "rope_theta": 5e5},
     "dynamic": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": THETA},
 }
+LINEAR = {"rope_type": "linear", "factor": 2.0}
 POSITIONS = {"linear": 128, "yarn": 128, "llama3": 256, "default": 100, "dynamic": 32}
 
 
@@ -147,13 +148,8 @@ def test_an_adapter_says_beside_itself_how_its_rope_was_scaled(tmp_path: Path) -
 def test_a_run_trains_and_ends_with_the_scaled_model(
     model_directory: Callable[[str], Path], data_file: Path, tmp_path: Path
 ) -> None:
-    keys = {
-        "num_epochs": None,
-        "max_steps": 2,
-        "adapter": "lora",
-        "rope_scaling": {"rope_type": "linear", "factor": 2.0},
-    }
-    run = train(recipe(model_directory("llama"), data_file, tmp_path / "runs", **keys)).run
+    keys = {"num_epochs": None, "max_steps": 2, "adapter": "lora"}
+    run = train(recipe(model_directory("llama"), data_file, tmp_path / "runs", **keys, rope_scaling=LINEAR)).run
     config = transformers.AutoConfig.from_pretrained(run / "final")
     assert (config.rope_parameters["rope_type"], config.rope_parameters["factor"]) == ("linear", 2.0)
     assert read_record(run / "adapter") == scaling(rope_type="linear", factor=2.0)

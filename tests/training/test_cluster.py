@@ -133,7 +133,7 @@ def changes_of(anatomy: Anatomy, recipe: Recipe, said: str, work: Work = WORK) -
 def test_seventy_billion_ask_for_an_adapter_or_more_devices(seventy: Anatomy) -> None:
     said = "\n".join(changes_of(seventy, asked(data_parallel="shard"), "8xH100-80G"))
     assert "adapter=lora" in said and "GB a device, which fits" in said
-    assert "on 32 such devices fits" in said
+    assert "on 64 such devices fits" in said
 
 
 def test_two_nodes_sum_across_the_network_and_hybrid_gathers_within_a_node(eight: Anatomy) -> None:
