@@ -149,7 +149,9 @@ def test_a_run_trains_and_ends_with_the_scaled_model(
     model_directory: Callable[[str], Path], data_file: Path, tmp_path: Path
 ) -> None:
     keys = {"num_epochs": None, "max_steps": 2, "adapter": "lora"}
-    run = train(recipe(model_directory("llama"), data_file, tmp_path / "runs", **keys, rope_scaling=LINEAR)).run
+    run = train(
+        recipe(model_directory("llama"), data_file, tmp_path / "runs", **keys, rope_scaling=LINEAR)
+    ).run
     config = transformers.AutoConfig.from_pretrained(run / "final")
     assert (config.rope_parameters["rope_type"], config.rope_parameters["factor"]) == ("linear", 2.0)
     assert read_record(run / "adapter") == scaling(rope_type="linear", factor=2.0)
