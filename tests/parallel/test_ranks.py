@@ -18,6 +18,7 @@ from burnish.recipe.load import load_recipe
 from burnish.training import step
 from burnish.training.run import prepare, train
 from burnish.training.step import take_step
+from tests.conftest import conversation, write_jsonl
 from tests.parallel.gang import Job, apart, do_steps, gang, results
 
 ModelDirectory = Callable[[str], Path]
@@ -52,11 +53,12 @@ def keys_of(name: str, model: Path, data: Path, out: Path, **more: Any) -> dict[
 
 @pytest.fixture(scope="module")
 def two(
-    model_directory: ModelDirectory, data_file: Path, tmp_path_factory: pytest.TempPathFactory
+    model_directory: ModelDirectory, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Job]]:
     """What two ranks made of each case, and the jobs they were given."""
     out = tmp_path_factory.mktemp("two")
     model = model_directory("llama")
+    data_file = write_jsonl(out / "rows.jsonl", [conversation(index) for index in range(40)])
     jobs = [
         {"name": name, "kind": "steps", "keys": keys_of(name, model, data_file, out, **case)}
         for name, case in CASES.items()

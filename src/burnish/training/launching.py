@@ -28,16 +28,15 @@ def all_ranks(recipe: Recipe) -> Iterator[Ranks]:
 
 
 def begun_before(recipe: Recipe, launch: Launch) -> Path | None:
-    """The run that this launch had begun before torchrun started its ranks again."""
+    """The place that this launch had taken for its run before torchrun started its ranks again; None at the start."""
     marker = _marker(recipe, launch)
-    if not launch.restarts or not marker.is_file():
-        return None
-    path = Path(marker.read_text())
-    return path if (path / "resolved.yaml").is_file() else None
+    if not launch.restarts:  # what is there is an older launch's, whose process had the number of ours
+        forget(recipe, launch)
+    return Path(marker.read_text()) if launch.key and marker.is_file() else None
 
 
 def remember(recipe: Recipe, launch: Launch, run: Path) -> None:
-    """Leave word for ranks that are started again."""
+    """Leave word for ranks that are started again, before anything is written into the run."""
     if launch.key:
         _marker(recipe, launch).write_text(str(run.resolve()))
 

@@ -99,14 +99,17 @@ def train(loaded: LoadedRecipe, *, from_scratch: bool = False, show: Show = lamb
     with all_ranks(recipe) as ranks, ExitStack() as lock:
 
         def begin() -> tuple[str, bool]:
-            if (before := begun_before(recipe, launch)) is not None:
-                lock.enter_context(open_run(before).locked())
-                return str(before), True
-            run = create_run(recipe.output_dir, recipe.run_name or default_name(recipe))
+            before = begun_before(recipe, launch)
+            if before is None:
+                run = create_run(recipe.output_dir, recipe.run_name or default_name(recipe))
+                remember(recipe, launch, run.path)
+            else:
+                run = RunDirectory(before)
             lock.enter_context(run.locked())
-            _write_start(run, loaded, settings, from_scratch=from_scratch)
-            remember(recipe, launch, run.path)
-            return str(run.path), False
+            begun = before is not None and (before / "resolved.yaml").is_file()
+            if not begun:
+                _write_start(run, loaded, settings, from_scratch=from_scratch)
+            return str(run.path), begun
 
         path, begun = ranks.by_first(begin)
         result = _train_in(
@@ -248,7 +251,7 @@ def _train_in(
 def _gathered(session: Session, run: RunDirectory, readied: Readied, *, from_scratch: bool) -> Session:
     """The session of one process, in the host's memory, as which a run with sharded weights ends."""
     whole = open_readied(session.recipe, readied, from_scratch=from_scratch, on_host=True)
-    restore(whole, run)
+    restore(whole, run, below=session.state.step + 1)  # the logs are as they should be
     whole.state = session.state
     return whole
 
