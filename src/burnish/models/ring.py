@@ -46,7 +46,7 @@ class Tile(NamedTuple):
 class Places(NamedTuple):
     """Of one rank's tokens: where they stand in the pack, how far they are seen, their positions."""
 
-    index: IntArray
+    held: IntArray
     reach: IntArray
     positions: IntArray
 
@@ -87,8 +87,8 @@ class Ring:
         """True `(queries, keys)` where a query does not see a key."""
         mine, theirs = self.places[self.rank], self.places[owner]
         q, k = slice(tile.q, tile.q_end), slice(tile.k, tile.k_end)
-        place = self._on_device(mine.index[q])[:, None]
-        seen = self._on_device(theirs.index[k])[None] <= place
+        place = self._on_device(mine.held[q])[:, None]
+        seen = self._on_device(theirs.held[k])[None] <= place
         seen &= place < self._on_device(theirs.reach[k])[None]
         if window is not None:
             seen &= (
@@ -121,7 +121,7 @@ class Ring:
             owner = (self.rank - step) % self.size
             works: list[dist.Work] = []
             if step + 1 < self.size:
-                coming = len(self.places[(owner - 1) % self.size].index)
+                coming = len(self.places[(owner - 1) % self.size].held)
                 there, works = self.pass_on(here, coming, tag=ROWS)
             yield owner, here
             for work in works:
@@ -132,8 +132,8 @@ class Ring:
 
 def _tiles(mine: Places, theirs: Places, window: int | None) -> Iterator[Tile]:
     """Blocks of queries times blocks of keys; those in which nothing is seen are left out."""
-    keys = [(k, end, _bounds(theirs, k, end)) for k, end in _blocks(theirs.index, KEYS)]
-    for q, q_end in _blocks(mine.index, QUERIES):
+    keys = [(k, end, _bounds(theirs, k, end)) for k, end in _blocks(theirs.held, KEYS)]
+    for q, q_end in _blocks(mine.held, QUERIES):
         at = _bounds(mine, q, q_end)
         for k, k_end, there in keys:
             if there.first > at.last or there.longest <= at.first:
@@ -157,8 +157,8 @@ def _bounds(places: Places, start: int, stop: int) -> _Bounds:
     part = slice(start, stop)
     reach, positions = places.reach[part], places.positions[part]
     return _Bounds(
-        int(places.index[start]),
-        int(places.index[stop - 1]),
+        int(places.held[start]),
+        int(places.held[stop - 1]),
         int(reach.min()),
         int(reach.max()),
         int(positions.min()),
@@ -291,7 +291,7 @@ class _Home:
     def come(self) -> tuple[Tensor, Tensor]:
         """The gradients of this rank's own rows, after a full round."""
         if self._ring.size > 1:
-            self._sums = self._moved(len(self._ring.places[self._ring.rank].index))
+            self._sums = self._moved(len(self._ring.places[self._ring.rank].held))
         return self._split()
 
     def _moved(self, length: int) -> Tensor:
@@ -329,7 +329,7 @@ def _parted(joined: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
 def _by_group(x: Tensor, kv_heads: int) -> Tensor:
     """`(T, H, D)` to `(H_kv, G, T, D)`."""
-    return x.unflatten(1, (kv_heads, -1)).permute(1, 2, 0, 3)
+    return x.reshape(len(x), kv_heads, -1, x.shape[-1]).permute(1, 2, 0, 3)
 
 
 def _by_head(x: Tensor) -> Tensor:

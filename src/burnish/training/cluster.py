@@ -282,7 +282,7 @@ def _enough(cluster: Cluster, forecast: Forecast, recipe: Recipe) -> int | None:
     if METHODS[recipe.adapter].quantised:
         return None
     asked = recipe.model_copy(update={"gradient_checkpointing": True})
-    for devices in (2**power for power in range(1, 13)):
+    for devices in (1 << power for power in range(1, 13)):
         mesh = Mesh(shard=devices, deals=True)
         memory, _ = rank_memory(
             asked, forecast.anatomy, mesh, trained=forecast.trained, pack_tokens=forecast.work.pack_tokens
