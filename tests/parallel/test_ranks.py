@@ -28,6 +28,8 @@ CASES: dict[str, dict[str, Any]] = {
     "replicate-lora": {"data_parallel": "replicate", "adapter": "lora", "lora_dropout": 0.2},
     "shard-full": {"data_parallel": "shard", "adapter": "full"},
     "shard-lora": {"data_parallel": "shard", "adapter": "lora"},
+    "context-full": {"context_parallel": 2, "adapter": "full"},
+    "context-shard-lora": {"context_parallel": 2, "data_parallel": "shard", "adapter": "lora"},
 }
 """Packed and accumulated: 7 rows an update, 2 in a pack, so that one rank always has more than the other."""
 
@@ -73,7 +75,7 @@ def test_loss_gradient_and_ten_updates_of_two_ranks_are_those_of_one_process(
     name: str, two: tuple[Path, dict[str, Job]]
 ) -> None:
     out, jobs = two
-    ours, alone = results(out, jobs[name]), do_steps(jobs[name]["keys"])
+    ours, alone = results(out, jobs[name]), do_steps({**jobs[name]["keys"], "context_parallel": 1})
     assert_same(ours, alone)
 
 

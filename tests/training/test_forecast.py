@@ -11,11 +11,11 @@ import transformers
 from burnish.models.anatomy import anatomy_of
 from burnish.parallel.hardware import ACCELERATORS
 from burnish.recipe.schema import Recipe
+from burnish.training.cluster import Cluster, on_cluster
 from burnish.training.forecast import (
     GB,
     Work,
     memory_of,
-    on_accelerator,
     operations,
     what_to_change,
     with_checkpointing,
@@ -47,8 +47,8 @@ def test_70b_in_bf16_is_140_gb_of_weights_and_no_adapter_makes_it_less(seventy: 
     anatomy = anatomy_of(seventy)
     assert anatomy.parameters == pytest.approx(70.55e9, rel=1e-3)
     recipe = asked(adapter="lora")
-    forecast = on_accelerator(
-        ACCELERATORS["T4"], 1, recipe, anatomy, trained=anatomy.lora_parameters(16), work=WORK
+    forecast = on_cluster(
+        Cluster(ACCELERATORS["T4"], 1), recipe, anatomy, trained=anatomy.lora_parameters(16), work=WORK
     )
     assert forecast.memory.weights == pytest.approx(141.1 * GB, rel=1e-3)
     said = "\n".join(what_to_change(forecast, recipe))

@@ -10,7 +10,9 @@ from rich.console import Console
 from burnish.cli.output import Output
 from burnish.cli.progress import RowsDone
 from burnish.cli.train import AsJson, Overrides, RecipePath
+from burnish.errors import UsageError
 from burnish.recipe.load import load_recipe
+from burnish.training.cluster import Cluster, accelerator_named, read_cluster
 from burnish.training.forecast import GB
 from burnish.training.planning import PlanReport, plan_stages
 
@@ -22,7 +24,10 @@ def command(
         str | None,
         typer.Option(help="Forecast for an accelerator that is not at hand: A100-80G, H100, 4090, ..."),
     ] = None,
-    devices: Annotated[int, typer.Option(min=1, help="How many of them, the states shared out.")] = 1,
+    devices: Annotated[
+        str | None,
+        typer.Option(help="How many of them; or all in one: 8xH100-80G, on two nodes 2x8xH100-80G."),
+    ] = None,
     measure: Annotated[bool, typer.Option(help="Take two steps of the real model on this machine.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -32,8 +37,7 @@ def command(
     try:
         reports = plan_stages(
             load_recipe(recipe, overrides or []),
-            hardware=hardware,
-            devices=devices,
+            cluster=_cluster(hardware, devices),
             measure=measure,
             progress=rows.show,
         )
@@ -62,6 +66,19 @@ def _seconds(reports: dict[str, PlanReport]) -> float:
 
 def _needed(reports: dict[str, PlanReport]) -> float:
     return max(report.forecast.needed for report in reports.values())
+
+
+def _cluster(hardware: str | None, devices: str | None) -> Cluster | None:
+    """What is asked about: devices by count and name, either said apart or together; None for this machine."""
+    if hardware is None:
+        return None if devices is None else read_cluster(devices)
+    if devices is not None and not devices.isdigit():
+        raise UsageError(
+            f"--hardware {hardware} --devices {devices}",
+            rule="a name is said once",
+            remedy=f"burnish plan RECIPE --devices {devices}",
+        )
+    return read_cluster(f"{devices or 1}x{accelerator_named(hardware).name}")
 
 
 def _print(report: PlanReport, output: Output) -> None:
@@ -95,8 +112,32 @@ def _print(report: PlanReport, output: Output) -> None:
         f"on {_devices(forecast.device, forecast.devices)}: {forecast.needed / GB:,.2f} of "
         f"{forecast.device_memory / GB:,.0f} GB, {_duration(forecast.seconds)}{basis}"
     )
+    _print_ways(report, output)
     for change in report.changes:
         output.say(f"  {change}", style="yellow")
+
+
+def _print_ways(report: PlanReport, output: Output) -> None:
+    """The ways to share the run out over several devices, side by side."""
+    if len(report.ways) < 2:
+        return
+    output.table(
+        ("on these devices", "GB a device", "GB of a host", "s a step", ""),
+        [
+            (
+                way.name,
+                f"{way.forecast.memory.total / GB:,.1f}",
+                f"{way.forecast.host / GB:,.0f}",
+                f"{way.forecast.step:,.2f}",
+                "fits" if way.fits else "",
+            )
+            for way in report.ways
+        ],
+    )
+    output.say(
+        "sending: devices of a node by their links, nodes by 400 Gbit/s for each device; what is gathered, and the "
+        "ring, go on while layers are computed"
+    )
 
 
 def _devices(name: str, number: int) -> str:

@@ -17,6 +17,7 @@ from burnish.export.source import Source
 from burnish.models.identity import CHAT_JSON
 from burnish.models.load import add_token_rows, load_model, save_model
 from burnish.models.locate import read_json
+from burnish.models.rope import scale_positions
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -40,6 +41,7 @@ def load_trained(source: Source) -> PreTrainedModel | PeftModel:
     if source.adapter is None:
         return load_model(str(source.run.final), dtype=torch.float32, device=CPU).eval()
     base = load_model(source.recipe.model, dtype=torch.float32, device=CPU)
+    base = scale_positions(base, source.recipe.rope_scaling)
     rows = base.get_input_embeddings().weight.shape[0]
     add_token_rows(base, len(source.tokenizer), range(rows, len(source.tokenizer)))
     if source.adapter.is_bottleneck:

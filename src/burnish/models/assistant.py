@@ -19,6 +19,7 @@ from burnish.errors import DataError, UsageError
 from burnish.models.generate import generate
 from burnish.models.load import add_token_rows, default_device, load_model, stop_ids_of
 from burnish.models.locate import locate
+from burnish.models.rope import read_record, scale_positions
 from burnish.models.tokenizer import ChatTokenizer, Prompt, load_chat_tokenizer
 
 DEFAULT_NEW_TOKENS = 512
@@ -127,6 +128,7 @@ def _with_adapter(
             rule="an adapter is a directory in PEFT's format, or burnish's own for a bottleneck",
             remedy="give the run's adapter/ folder; a run trained with adapter: full has none",
         )
+    scale_positions(model, read_record(directory))
     rows = model.get_input_embeddings().weight.shape[0]
     add_token_rows(model, len(tokenizer), range(rows, len(tokenizer)))
     return load_bottleneck(model, directory) if is_bottleneck else PeftModel.from_pretrained(model, directory)

@@ -5,6 +5,7 @@ The rule is `models.reach`'s; who computes it depends on the device and on what 
     CPU    matrix products, segment by segment (`kept_attention`)
     CUDA   varlen FlashAttention for plain packs, FlexAttention for trees (`cuda_attention`)
     any    plain operations, segment by segment: attention dropout, sinks, soft-capping
+    ring   a pack whose tokens several ranks have between them: tiles in plain operations (`ring`)
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from burnish.errors import UsageError
 from burnish.models.cuda_attention import attend_flex, attend_varlen, varlen_fits
 from burnish.models.kept_attention import Rotation, attend_kept
 from burnish.models.reach import Layout
+from burnish.models.ring import Ring, attend_ring
 
 NAME = "burnish"
 
@@ -91,6 +93,8 @@ def attend(
 
     `rotation` is applied to queries and keys first.
     """
+    if layout.ring is not None:
+        return _attend_with_others(query, key, value, layout.ring, rule, rotation)
     plain = rule.dropout == 0.0 and rule.sinks is None
     if plain and rule.softcap is None and query.device.type != "cuda":
         return attend_kept(
@@ -120,6 +124,23 @@ def _attend_by_kernel(query: Tensor, key: Tensor, value: Tensor, layout: Layout,
     if rule.softcap is None and varlen_fits(query, layout):
         return attend_varlen(query, key, value, layout, scale=rule.scale, window=rule.window)
     return attend_flex(query, key, value, layout, scale=rule.scale, window=rule.window, softcap=rule.softcap)
+
+
+def _attend_with_others(
+    query: Tensor, key: Tensor, value: Tensor, ring: Ring, rule: Rule, rotation: Rotation | None
+) -> Tensor:
+    """Where other ranks have the rest of the pack; keys are rotated before they leave."""
+    if rule.dropout:
+        raise UsageError(
+            f"attention dropout of {rule.dropout:g} under context_parallel",
+            rule="what attention drops is drawn once for a whole row of scores, which no rank has",
+            remedy="attention_dropout: 0 in the model's config.json (lora_dropout may stay), or context_parallel: 1",
+        )
+    if rotation is not None:
+        query, key = rotate(query, rotation), rotate(key, rotation)
+    return attend_ring(
+        query, key, value, ring, scale=rule.scale, window=rule.window, softcap=rule.softcap, sinks=rule.sinks
+    )
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:

@@ -19,9 +19,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from transformers import PreTrainedModel
 
 from burnish.data.pack import Pack
+from burnish.data.shard import Shard, beginning
 from burnish.losses.cross_entropy import Grading, chunks, token_nll, weighted_sum
 from burnish.models.attention import NAME, packed_attention
 from burnish.models.flat import flat_hidden, why_not_flat
@@ -29,6 +31,9 @@ from burnish.models.generate import evaluating
 from burnish.models.head import PROBED, Head, find_head, probe
 from burnish.models.reach import Layout
 from burnish.models.shard import is_sharded, through
+
+CHECKED = 256
+"""Tokens of a sharded pack on which the ways are compared, by each rank for itself."""
 
 # Layers that carry a state from token to token would carry it across documents.
 STATEFUL = ("mamba", "linear_attention", "recurrent", "conv", "rwkv", "ssm", "delta", "xlstm", "minimax")
@@ -53,7 +58,7 @@ class Forward:
     """How packs go through one model. `why_no_head` and `why_not_flat` say what was not taken, and why.
 
     `model` may be wrapped by PEFT; it is called as it is. `backbone`, where set, is called in its place for
-    hidden states: a compiled one, for instance.
+    hidden states: a compiled one, for instance. `group` are the ranks that have a pack's shards between them.
     """
 
     model: nn.Module
@@ -63,6 +68,7 @@ class Forward:
     head: Head | None = None
     why_no_head: str | None = None
     why_not_flat: str | None = None
+    group: ProcessGroup | None = None
     _checked: bool = field(default=False)
 
     @property
@@ -163,12 +169,14 @@ class Forward:
         return {
             "input_ids": torch.from_numpy(pack.input_ids)[None].to(self.device),
             "position_ids": torch.from_numpy(pack.position_ids)[None].to(self.device),
-            "pack_layout": Layout.of(pack, self.device),
+            "pack_layout": Layout.of(pack, self.device, self.group),
             "use_cache": False,
         }
 
     def _check(self, pack: Pack) -> None:
         """Before the first pack: do the ways chosen lead to the model's own logits, on a few rows of it?"""
+        if isinstance(pack, Shard):
+            pack = beginning(pack.whole, CHECKED)  # alone, and alike on every rank: all decide the same
         if self._checked or not len(pack.rows_kept):
             return
         self._checked = True

@@ -53,7 +53,7 @@ class Head:
         One chunk of logits at a time.
         """
         exact = torch.promote_types(hidden.dtype, torch.float32)
-        sums, first = [hidden.new_zeros((), dtype=exact)], []
+        sums, first = [hidden.new_zeros((), dtype=exact)], [hidden.new_zeros(0, dtype=torch.long)]
         nll = [hidden.new_zeros(0, dtype=exact)]
         weight = self.weight if self.rows is None else self.rows.laid_over(self.weight)
         for at, stop in chunks(hidden):

@@ -20,8 +20,9 @@ from transformers.utils.logging import disable_progress_bar
 from burnish.errors import DataError
 from burnish.models.anatomy import CONFIG_REMEDY, CONFIG_RULE, empty_model
 from burnish.models.foreign import reading
-from burnish.models.generate import num_positions
 from burnish.models.locate import locate, read_json
+from burnish.models.rope import positions_with
+from burnish.recipe.schema import RopeScaling
 
 disable_progress_bar()  # transformers' own bars would tear the live line apart
 
@@ -87,10 +88,11 @@ def start_model(name: str) -> PreTrainedModel:
     return model.to(default_device())
 
 
-def context_length(name: str) -> int | None:
-    """The most tokens the model has positions for, where its config says so."""
+def context_length(name: str, scaling: RopeScaling | None = None) -> int | None:
+    """The most tokens the model has positions for, its RoPE scaled; None where its config does not say."""
     with reading(f"model {name!r}", rule=CONFIG_RULE, remedy=CONFIG_REMEDY):
-        return num_positions(AutoConfig.from_pretrained(locate(name), local_files_only=True))
+        config = AutoConfig.from_pretrained(locate(name), local_files_only=True)
+    return positions_with(config, scaling)
 
 
 def count_parameters(model: str) -> int:

@@ -16,8 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from burnish.data.pack import Pack
+from burnish.data.shard import Shard
+from burnish.models.ring import Ring
 
 Span = tuple[int, int]
 
@@ -49,10 +52,12 @@ class Layout:
     positions: Tensor
     is_tree: bool
     cache: dict[Any, Any] = field(default_factory=dict)
+    ring: Ring | None = None
 
     @classmethod
-    def of(cls, pack: Pack, device: torch.device | str = "cpu") -> Layout:
-        """The layout of a pack."""
+    def of(cls, pack: Pack, device: torch.device | str = "cpu", group: ProcessGroup | None = None) -> Layout:
+        """The layout of a pack; of a shard, whose other tokens the other ranks of `group` have, a ring and no runs."""
+        ring = Ring.of(pack, group, device) if isinstance(pack, Shard) else None
         runs: list[Run] = []
         needed: list[Span] = []
         for segment in pack.segments:
@@ -69,6 +74,7 @@ class Layout:
             torch.from_numpy(pack.reach).to(device),
             torch.from_numpy(pack.position_ids).to(device),
             pack.is_tree,
+            ring=ring,
         )
 
     def visible(self, window: int | None = None) -> Tensor:

@@ -12,7 +12,7 @@ the context fastest, then the shards, so that those who talk most are neighbours
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from burnish.errors import UsageError
 
@@ -22,11 +22,12 @@ DIMENSIONS = ("replicate", "shard", "context")
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """How many ranks there are along each dimension."""
+    """How many ranks there are along each dimension; `deals`: weights too are shared out, by context ranks as well."""
 
     replicate: int = 1
     shard: int = 1
     context: int = 1
+    deals: bool = field(default=False, compare=False)
 
     @property
     def size(self) -> int:
@@ -41,7 +42,12 @@ class Mesh:
     @property
     def is_sharded(self) -> bool:
         """Whether a rank holds a part of the weights only."""
-        return self.shard > 1
+        return self.holders > 1
+
+    @property
+    def holders(self) -> int:
+        """How many ranks have the weights between them: those of a shard group, and who shares their packs."""
+        return self.shard * (self.context if self.deals or self.shard > 1 else 1)
 
     def place(self, rank: int) -> tuple[int, int]:
         """Which packs a rank computes (0 to `data` - 1), and which part of their tokens (0 to `context` - 1)."""
@@ -74,7 +80,7 @@ def derive_mesh(
     if data_parallel == "replicate":
         return Mesh(replicate=data, context=context_parallel)
     if data_parallel == "shard":
-        return Mesh(shard=data, context=context_parallel)
+        return Mesh(shard=data, context=context_parallel, deals=True)
     within = (per_node or ranks) // context_parallel
     replicas = data // within if 0 < within < data and data % within == 0 else 2
     if data % replicas or data == 1:
@@ -83,7 +89,7 @@ def derive_mesh(
             rule="hybrid needs several groups of as many ranks each: one for each node, or two on a single one",
             remedy="start an even number of ranks, or say data_parallel=shard",
         )
-    return Mesh(replicate=replicas, shard=data // replicas, context=context_parallel)
+    return Mesh(replicate=replicas, shard=data // replicas, context=context_parallel, deals=True)
 
 
 def share_out(loads: Sequence[int], ranks: int) -> list[list[int]]:

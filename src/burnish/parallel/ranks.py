@@ -63,7 +63,29 @@ class Ranks:
     @property
     def holds_part(self) -> bool:
         """Whether it takes several ranks to compute one pack with the model's own layers."""
-        return self.mesh.is_sharded
+        return self.mesh.is_sharded or self.mesh.context > 1
+
+    @property
+    def part(self) -> int:
+        """Which part of its packs' tokens is this rank's."""
+        return self.mesh.place(self.rank)[1]
+
+    @property
+    def context_group(self) -> Any:
+        """torch's group of the ranks that share this one's packs; None where it has them alone."""
+        return self.devices["context"].get_group() if self.mesh.context > 1 else None
+
+    @property
+    def holders(self) -> Any:
+        """torch's mesh of the ranks that weights are dealt to, replicas as its first dimension where there are any.
+
+        Ranks that share packs hold weights as others do: all their gradients are summed.
+        """
+        within = "shard"
+        if self.mesh.context > 1:
+            within = "dealt"
+            self.devices["shard", "context"]._flatten(within)
+        return self.devices["replicate", within] if self.mesh.replicate > 1 else self.devices[within]
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all ranks, in place; the same bits on each."""
@@ -142,7 +164,7 @@ ALONE = Ranks()
 
 def join(launch: Launch, *, data_parallel: str, context_parallel: int = 1) -> Ranks:
     """This process's place among those it was launched with; `ALONE` where it is the only one."""
-    if launch.size == 1:
+    if launch.size == context_parallel == 1:
         return ALONE
     mesh = derive_mesh(
         launch.size,

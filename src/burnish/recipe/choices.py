@@ -130,6 +130,16 @@ class DType(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class RopeType(StrEnum):
+    """How RoPE's frequencies are changed for longer texts; transformers' names."""
+
+    DEFAULT = "default"
+    LINEAR = "linear"
+    DYNAMIC = "dynamic"
+    YARN = "yarn"
+    LLAMA3 = "llama3"
+
+
 class DataParallel(StrEnum):
     """What the ranks of a run share out, besides the packs of an update."""
 

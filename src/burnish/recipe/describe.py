@@ -22,7 +22,7 @@ from burnish.recipe.document import RESOLVERS
 from burnish.recipe.load import FOLLOWS, LoadedRecipe
 from burnish.recipe.locate import absolute
 from burnish.recipe.said import SOURCE_LISTS
-from burnish.recipe.schema import OWN_PROBES, DatasetSource, Forgetting, Probe, Recipe, Replay
+from burnish.recipe.schema import OWN_PROBES, DatasetSource, Forgetting, Probe, Recipe, Replay, RopeScaling
 from burnish.recipe.words import allowed
 
 COMMENT_COLUMN = 40
@@ -73,6 +73,8 @@ def reference_markdown() -> str:
         _table(schema["$defs"][Forgetting.__name__], schema["$defs"]),
         "## Keys of a probe",
         _table(schema["$defs"][Probe.__name__], schema["$defs"]),
+        "## Keys of `rope_scaling`",
+        _table(schema["$defs"][RopeScaling.__name__], schema["$defs"]),
     )
     return "\n".join((INTRODUCTION, "\n\n".join(tables), ""))
 

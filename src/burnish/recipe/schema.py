@@ -39,6 +39,7 @@ from burnish.recipe.choices import (
     NonFinite,
     Optimizer,
     Reasoning,
+    RopeType,
     Scheduler,
     TooLong,
     Tracker,
@@ -239,6 +240,76 @@ class Forgetting(Keys):
         return self
 
 
+class RopeScaling(Keys):
+    """RoPE for texts longer than the model was trained on: transformers' `rope_parameters`, by their names."""
+
+    rope_type: RopeType = Field(
+        description="`linear`, `dynamic`, `yarn`, `llama3`; `default`: `rope_theta` alone."
+    )
+    factor: Annotated[float, Field(ge=1)] | None = Field(
+        default=None, description="How many times as many positions; `default` has none."
+    )
+    original_max_position_embeddings: Positive | None = Field(
+        default=None, description="Positions that the base was first trained on; null: those in its config."
+    )
+    rope_theta: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Another base of the frequencies; null: the model's."
+    )
+    attention_factor: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="`yarn`: what cosines and sines are multiplied by; null: 0.1 ln(factor) + 1.",
+    )
+    beta_fast: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="`yarn`: turns in the original length from which a wave is left alone; null: 32.",
+    )
+    beta_slow: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="`yarn`: turns below which a wave is stretched whole; null: 1."
+    )
+    low_freq_factor: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="`llama3`: turns below which a wave is stretched whole. Default: 1."
+    )
+    high_freq_factor: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="`llama3`: turns from which a wave is left alone. Default: 4."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _llama3_as_published(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("rope_type") == RopeType.LLAMA3:
+            return {"low_freq_factor": 1.0, "high_freq_factor": 4.0, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _values_of_its_type(self) -> Self:
+        said = {key for key, value in self if value is not None} - {"rope_type"}
+        if lacking := ROPE_KEYS[self.rope_type][0] - said:
+            raise ValueError(f"rope_type: {self.rope_type} needs {', '.join(sorted(lacking))}")
+        if foreign := said - ROPE_KEYS[self.rope_type][0] - ROPE_KEYS[self.rope_type][1]:
+            raise ValueError(f"rope_type: {self.rope_type} has no use for {', '.join(sorted(foreign))}")
+        if (self.low_freq_factor or 0) > (self.high_freq_factor or 0):
+            raise ValueError("low_freq_factor is below high_freq_factor")
+        return self
+
+
+ROPE_KEYS: dict[RopeType, tuple[frozenset[str], frozenset[str]]] = {
+    RopeType.DEFAULT: (frozenset({"rope_theta"}), frozenset()),
+    RopeType.LINEAR: (frozenset({"factor"}), frozenset({"rope_theta", "original_max_position_embeddings"})),
+    RopeType.DYNAMIC: (frozenset({"factor"}), frozenset({"rope_theta"})),
+    RopeType.YARN: (
+        frozenset({"factor"}),
+        frozenset(
+            {"rope_theta", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow"}
+        ),
+    ),
+    RopeType.LLAMA3: (
+        frozenset({"factor"}),
+        frozenset({"rope_theta", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"}),
+    ),
+}
+"""For each type the keys it needs, and those it may have."""
+
+
 def refuse_broken_template(text: str) -> None:
     """ValueError where a text is no Jinja."""
     if "{" not in text:
@@ -271,6 +342,12 @@ class Recipe(Keys):
     )
     chat_template_kwargs: dict[str, JsonValue] = Field(
         default_factory=dict, description="Variables given to the chat template, such as `enable_thinking`."
+    )
+
+    rope_scaling: RopeScaling | None = Field(
+        default=None,
+        description="RoPE for texts longer than the model's positions, as transformers has it: `{rope_type: yarn, "
+        "factor: 4}`; types `linear`, `dynamic`, `yarn`, `llama3`, `default` (another `rope_theta`).",
     )
 
     # The data
@@ -436,6 +513,10 @@ class Recipe(Keys):
     data_parallel: DataParallel = Field(
         default=DataParallel.REPLICATE,
         description="Each rank holds the model (replicate), 1/N of it (shard), or 1/N within each node (hybrid).",
+    )
+    context_parallel: Positive = Field(
+        default=1,
+        description="So many ranks share each pack, a part of its tokens each (ring attention): for long texts.",
     )
     cpu_offload: bool = Field(
         default=False,

@@ -28,6 +28,7 @@ from burnish.models.forward import unwrapped
 from burnish.models.generate import num_positions
 from burnish.models.load import add_token_rows, default_device, load_model, stop_ids_of
 from burnish.models.locate import locate, read_json
+from burnish.models.rope import read_record
 from burnish.models.tokenizer import ChatTokenizer, load_chat_tokenizer
 from burnish.recipe.load import load_recipe
 from burnish.serving.spelling import Vocabulary
@@ -138,6 +139,7 @@ def load_roster(names: Sequence[str], *, dtype: str = "auto") -> Roster:
             rule="a model id names one model; it is the last part of its directory's path",
             remedy="rename one of the directories",
         )
+    _refuse_scaled(adapted)
     exact = dtype == "auto" and default_device().type == "cpu"
     precision = torch.float32 if exact else None if dtype == "auto" else getattr(torch, dtype)
     model: Any = load_model(base, dtype=precision, device=torch.device("cpu"))
@@ -161,6 +163,17 @@ def load_roster(names: Sequence[str], *, dtype: str = "auto") -> Roster:
             _served(place.id, f"a{number}", base_id, chat, max(base_rows, len(chat)), chat.stop_ids)
         )
     return Roster(model, served)
+
+
+def _refuse_scaled(adapted: Sequence[Place]) -> None:
+    """Positions are the base's, and all that is served shares it."""
+    for place in adapted:
+        if place.adapter is not None and read_record(locate(str(place.adapter))) is not None:
+            raise UsageError(
+                f"{place.adapter} was trained with rope_scaling",
+                rule="a base and the adapters that are served on it have the same positions",
+                remedy="serve the run's final/, which has its own: burnish serve RUN/final",
+            )
 
 
 def _refuse_company(base: str, adapted: Sequence[Place]) -> None:

@@ -141,12 +141,13 @@ def _repeats(sources: list[dict[str, Any]]) -> Iterator[Finding]:
 
 def _findings(recipe: Recipe, certified: Certified) -> Iterator[Finding]:
     tokenizer, train = certified.tokenizer, certified.data.train
-    limit = context_length(recipe.model)
+    limit = context_length(recipe.model, recipe.rope_scaling)
     if limit is not None and recipe.max_length > limit:
         yield Finding(
             "max_length",
             str(recipe.max_length),
-            f"the model has positions for {limit} tokens; longer examples are outside what it was built for",
+            f"the model has positions for {limit} tokens; longer examples are outside what it was built for "
+            f"(rope_scaling: {{rope_type: yarn, factor: {max(2, -(-recipe.max_length // limit))}}} makes more)",
         )
     if tokenizer.new_ids:
         names = ", ".join(tokenizer.tokenizer.convert_ids_to_tokens(list(tokenizer.new_ids)))

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from burnish.models.anatomy import Anatomy
-from burnish.parallel.hardware import CONTEXT_BYTES, TYPICAL_SHARE, Accelerator
+from burnish.parallel.hardware import CONTEXT_BYTES
 from burnish.recipe.choices import Adapter, DType, Optimizer
 from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
@@ -155,6 +155,7 @@ class Forecast:
     devices: int
     rate: float
     measured: Measured | None
+    waiting: float = 0.0
 
     @property
     def share_of_peak(self) -> str:
@@ -163,17 +164,13 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """The run's time at the rate."""
-        return self.operations / (self.rate * self.devices)
+        """The run's time at the rate, and what it waits for other devices."""
+        return self.operations / (self.rate * self.devices) + self.waiting
 
     @property
     def needed(self) -> float:
-        """Bytes on each device: the measured peak where there is one, else the arithmetic, shared out if sharded."""
-        if self.measured is not None:
-            return float(self.measured.peak_bytes)
-        states = self.memory.weights + self.memory.masters + self.memory.gradients + self.memory.optimizer
-        rest = self.memory.activations + self.memory.logits + self.memory.process
-        return RESERVE * (states / self.devices + rest)
+        """Bytes on each device: the measured peak where there is one, else the arithmetic."""
+        return self.memory.total if self.measured is None else float(self.measured.peak_bytes)
 
     @property
     def fits(self) -> bool:
@@ -200,30 +197,6 @@ class Forecast:
             "seconds": round(self.seconds, 1),
             "measured": None if self.measured is None else asdict(self.measured),
         }
-
-
-def on_accelerator(
-    accelerator: Accelerator,
-    devices: int,
-    recipe: Recipe,
-    anatomy: Anatomy,
-    *,
-    trained: int,
-    work: Work,
-) -> Forecast:
-    """A forecast for hardware that is not at hand: peak rates, and the share of them that training reaches."""
-    return Forecast(
-        anatomy=anatomy,
-        trained=trained,
-        work=work,
-        memory=memory_of(recipe, anatomy, trained=trained, pack_tokens=work.pack_tokens),
-        operations=operations(recipe, anatomy, work),
-        device=accelerator.name,
-        device_memory=accelerator.memory,
-        devices=devices,
-        rate=TYPICAL_SHARE * accelerator.bf16,
-        measured=None,
-    )
 
 
 def what_to_change(forecast: Forecast, recipe: Recipe) -> Iterator[str]:

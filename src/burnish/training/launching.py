@@ -20,7 +20,9 @@ from burnish.recipe.schema import Recipe
 @contextmanager
 def all_ranks(recipe: Recipe) -> Iterator[Ranks]:
     """This process's place among the ranks it was launched with, for the block; `ALONE` where there are no others."""
-    ranks = join(launched(), data_parallel=recipe.data_parallel.value)
+    ranks = join(
+        launched(), data_parallel=recipe.data_parallel.value, context_parallel=recipe.context_parallel
+    )
     with naming_the_lost(ranks.watchdog):
         refuse_guard(recipe, ranks)
         yield ranks

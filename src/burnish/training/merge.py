@@ -25,6 +25,7 @@ from burnish.models.forward import unwrapped
 from burnish.models.generate import evaluating
 from burnish.models.load import add_token_rows, load_model
 from burnish.models.quantized import load_quantized
+from burnish.models.rope import scale_positions
 from burnish.recipe.choices import MergeInto
 from burnish.training.directory import RunDirectory
 from burnish.training.session import Session
@@ -68,6 +69,7 @@ def merge_quantized(session: Session, run: RunDirectory) -> tuple[PreTrainedMode
     probes = probe_rows(session)
     trained = probe_logits(session.model, probes)
     base = load_model(session.recipe.model, dtype=dtype, device=torch.device("cpu"))
+    base = scale_positions(base, session.recipe.rope_scaling)
     tokenizer = session.tokenizer
     add_token_rows(base, len(tokenizer), tokenizer.new_ids, like=tokenizer.like)
     model = merged(PeftModel.from_pretrained(base, run.adapter))

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from burnish.data.survey import Survey, survey
 from burnish.data.workers import Progress
-from burnish.errors import UsageError
 from burnish.models.anatomy import Anatomy, anatomy_of
 from burnish.models.locate import locate
-from burnish.parallel.hardware import ACCELERATORS, Accelerator
 from burnish.parallel.runtime import device_memory, peak_memory_bytes, prepare_process, resident_bytes
 from burnish.recipe.load import LoadedRecipe, fit_to_size
 from burnish.recipe.methods import METHODS, Injection
 from burnish.recipe.schema import Recipe
 from burnish.training.certificate import Certified, certify
+from burnish.training.cluster import Choice, Cluster, changes, choices, on_cluster
 from burnish.training.forecast import (
     Forecast,
     Measured,
     Work,
     memory_of,
-    on_accelerator,
     operations,
     what_to_change,
 )
@@ -37,12 +35,16 @@ MEASURED_STEPS = 2
 
 @dataclass(frozen=True, slots=True)
 class PlanReport:
-    """What a run will compute, hold and take, and what to change where it does not fit."""
+    """What a run will compute, hold and take, and what to change where it does not fit.
+
+    `ways`, for devices that are not at hand, are the values of the recipe that share a run out, its own first.
+    """
 
     survey: Survey
     pack_tokens: int
     forecast: Forecast
     changes: list[str]
+    ways: list[Choice] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """The report as `--json` prints it."""
@@ -57,26 +59,25 @@ class PlanReport:
             "saved_by_prefixes": round(found.saved, 4),
             "is_exact": found.is_exact,
             "changes": self.changes,
+            "ways": [{"keys": way.keys, "fits": way.fits, **way.forecast.as_dict()} for way in self.ways],
         }
 
 
 def plan_stages(
     loaded: LoadedRecipe,
     *,
-    hardware: str | None = None,
-    devices: int = 1,
+    cluster: Cluster | None = None,
     measure: bool = True,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, PlanReport]:
-    """Of every stage by its name: survey the data, measure two steps here (unless `hardware` names another), forecast.
+    """Of every stage by its name: survey the data, measure two steps here (unless `cluster` names others), forecast.
 
     A recipe without stages is its only one.
     """
     prepare_process()
     anatomy = anatomy_of(loaded.recipe.model)
-    accelerator = None if hardware is None else _named(hardware)
     return {
-        name: _plan(own, anatomy, accelerator, devices, measure=measure, progress=progress)
+        name: _plan(own, anatomy, cluster, measure=measure, progress=progress)
         for name, own in fit_to_size(loaded, anatomy.parameters).recipe.in_stages()
     }
 
@@ -84,8 +85,7 @@ def plan_stages(
 def _plan(
     recipe: Recipe,
     anatomy: Anatomy,
-    accelerator: Accelerator | None,
-    devices: int,
+    cluster: Cluster | None,
     *,
     measure: bool,
     progress: Progress,
@@ -108,11 +108,12 @@ def _plan(
         pack_tokens=found.largest,
     )
     trained = estimate_trained(recipe, anatomy)
-    if accelerator is not None:
-        forecast = on_accelerator(accelerator, devices, recipe, anatomy, trained=trained, work=work)
-    else:
+    if cluster is None:
         forecast = _here(recipe, anatomy, trained, work, certified if measure else None)
-    return PlanReport(found, found.largest, forecast, list(what_to_change(forecast, recipe)))
+        return PlanReport(found, found.largest, forecast, list(what_to_change(forecast, recipe)))
+    forecast = on_cluster(cluster, recipe, anatomy, trained=trained, work=work)
+    ways = choices(cluster, recipe, anatomy, trained=trained, work=work)
+    return PlanReport(found, found.largest, forecast, list(changes(cluster, ways, forecast, recipe)), ways)
 
 
 def estimate_trained(recipe: Recipe, anatomy: Anatomy) -> int:
@@ -165,14 +166,3 @@ def _measure(recipe: Recipe, certified: Certified) -> tuple[Measured, int]:
         stepped = take_step(session)
     measured = Measured(stepped.seconds, stepped.tokens, stepped.graded_tokens, peak_memory_bytes())
     return measured, session.trainable.parameters
-
-
-def _named(hardware: str) -> Accelerator:
-    for name, accelerator in ACCELERATORS.items():
-        if name.lower() == hardware.lower():
-            return accelerator
-    raise UsageError(
-        f"hardware {hardware!r}",
-        rule="hardware that is not at hand is named from a table",
-        remedy=f"name one of {', '.join(ACCELERATORS)}; without --hardware this machine is measured",
-    )

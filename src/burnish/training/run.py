@@ -24,6 +24,7 @@ from burnish.checkpoint.files import load_checkpoint, sweep
 from burnish.checkpoint.space import require_room
 from burnish.errors import UsageError
 from burnish.models.load import count_parameters, save_model
+from burnish.models.rope import write_record
 from burnish.parallel.launch import launched
 from burnish.parallel.ranks import ALONE, Ranks
 from burnish.parallel.runtime import prepare_process
@@ -341,6 +342,7 @@ def _finish(session: Session, run: RunDirectory, reckoning: Reckoning) -> RunRes
 
 def _save_adapter(session: Session, place: Path) -> None:
     save_adapter(session.model, place)
+    write_record(session.recipe.rope_scaling, place)
     session.tokenizer.tokenizer.save_pretrained(place)
     session.tokenizer.identity.write(place)
 

@@ -22,11 +22,14 @@ from burnish.data.replay import further_replay, share_at
 from burnish.data.rows import read_rows
 from burnish.data.store import Array
 from burnish.data.workers import Workers
+from burnish.errors import UsageError
 from burnish.models.anatomy import anatomy_of
 from burnish.models.anchor import Anchor
 from burnish.models.forward import Forward, open_forward, unwrapped, why_unpacked
+from burnish.models.generate import num_positions
 from burnish.models.load import add_token_rows, default_device, load_model, start_model, vocabulary_tables
 from burnish.models.quantized import Footprint, exact_parameters, footprint, is_quantized, load_quantized
+from burnish.models.rope import has_learned_positions, scale_positions, why_no_context
 from burnish.models.shard import shard
 from burnish.models.tokenizer import ChatTokenizer
 from burnish.optim.build import Optimizer, refuse_whole_matrices
@@ -157,7 +160,10 @@ def lay_out(
         automatic = min(automatic, max(1024, LOGITS_PER_PASS // vocab_size))
     if not packed:
         return pack_all(examples, max_tokens=automatic, max_rows=1)
-    lay = partial(pack_all, examples, share_prefixes=recipe.share_prefixes, round_to=ROUND_TO.get(device, 1))
+    rounded = ROUND_TO.get(device, 1)
+    if recipe.context_parallel > 1:  # so that each of the ranks that share a pack has tokens of it
+        rounded = max(rounded, 2 * recipe.context_parallel)
+    lay = partial(pack_all, examples, share_prefixes=recipe.share_prefixes, round_to=rounded)
     if recipe.micro_batch_size == "auto":
         return lay(max_tokens=automatic)
     longest = max(len(example) for example in examples)
@@ -214,23 +220,27 @@ def open_session(
     # What is to be dealt to ranks stays mapped from its files until each rank takes its part.
     device = torch.device("cpu") if ranks.mesh.is_sharded or on_host else None
     base = start_model(recipe.model) if from_scratch else _load_base(recipe, device)
+    base = scale_positions(base, recipe.rope_scaling, max_length=recipe.max_length)
+    beyond = _past_positions(base, int(data.train.lengths.max()))
     weak = {} if from_scratch else untrained_tokens(base, set(tokenizer.control_ids) - {*tokenizer.new_ids})
     add_token_rows(base, len(tokenizer), tokenizer.new_ids, like=tokenizer.like)
     weights = footprint(base) if is_quantized(base) else None
     untrained = _wake_tokens(base, tokenizer, weak)
     why = why_unpacked(base) if recipe.packing else "packing: false"
+    if ranks.mesh.context > 1:
+        _require_context(base, why, recipe)
     tables = vocabulary_tables(base)
     model = apply_adapter(base, recipe, new_tokens=[*tokenizer.new_ids, *untrained])
     compute = getattr(torch, recipe.dtype.value)
     embeddings = _embedding_names(model, tables)
     if ranks.mesh.is_sharded:
         refuse_whole_matrices(recipe.optimizer)
-        devices = ranks.devices["replicate", "shard"] if ranks.mesh.replicate > 1 else ranks.devices["shard"]
-        shard(unwrapped(model), devices, compute=compute, offload=recipe.cpu_offload)
+        shard(unwrapped(model), ranks.holders, compute=compute, offload=recipe.cpu_offload)
     masters = Masters(model, compute=compute, exact=exact_parameters(model))
     trainable = describe_trainable(model, recipe)
     anatomy = anatomy_of(recipe.model)
     most = _largest_pack(recipe, int(data.train.lengths.max()), model.device.type)
+    most = -(-most // ranks.mesh.context)
     decided = with_checkpointing(
         recipe, anatomy, trained=trainable.parameters, pack_tokens=most, room=device_memory()
     )
@@ -244,6 +254,7 @@ def open_session(
                 module.training = True
     held_out = list(data.held_out.views())
     forward = open_forward(model, packed=why is None, compiled=recipe.compile)
+    forward.group = ranks.context_group
     return Session(
         recipe=recipe,
         tokenizer=tokenizer,
@@ -269,7 +280,7 @@ def open_session(
         why_unpacked=why,
         footprint=weights,
         untrained=untrained,
-        notes=(*_token_notes(tokenizer, untrained), *recomputes),
+        notes=(*_token_notes(tokenizer, untrained), *recomputes, *beyond),
         ranks=ranks,
     )
 
@@ -285,6 +296,34 @@ def _wake_tokens(
     return tuple(weak)
 
 
+def _require_context(model: PreTrainedModel, why_unpacked: str | None, recipe: Recipe) -> None:
+    """UsageError where a pack's tokens cannot be computed by several ranks, each of its own."""
+    if why := why_unpacked or why_no_context(model, recipe.max_length):
+        raise UsageError(
+            f"context_parallel: {recipe.context_parallel}, and {why}",
+            rule="ranks that share a pack compute all but attention token by token, and attention by the reach rule",
+            remedy="context_parallel=1; for less memory a rank gradient_checkpointing=true, or data_parallel=shard",
+        )
+
+
+def _past_positions(model: PreTrainedModel, longest: int) -> tuple[str, ...]:
+    """A word where rows are longer than the model has positions for; UsageError where these are rows of a table."""
+    limit = num_positions(model.config)
+    if limit is None or longest <= limit:
+        return ()
+    if has_learned_positions(model):
+        raise UsageError(
+            f"the longest example has {longest} tokens, the model's table of positions {limit} rows",
+            rule="a model with learnt positions takes no text longer than their table",
+            remedy=f"max_length={limit}",
+        )
+    factor = -(-longest // limit)
+    return (
+        f"the longest example has {longest} tokens, and the model has positions for {limit}: what it does beyond is "
+        f"not what it was built for; rope_scaling: {{rope_type: yarn, factor: {factor}}} makes more",
+    )
+
+
 def _token_notes(tokenizer: ChatTokenizer, untrained: Sequence[int]) -> tuple[str, ...]:
     if not untrained:
         return ()
@@ -293,7 +332,7 @@ def _token_notes(tokenizer: ChatTokenizer, untrained: Sequence[int]) -> tuple[st
 
 
 def _load_base(recipe: Recipe, device: torch.device | None) -> PreTrainedModel:
-    """The model whose weights are trained, or beside whose frozen weights others are."""
+    """The model whose weights are trained, or beside whose frozen weights others are; its RoPE is not yet scaled."""
     if not METHODS[recipe.adapter].quantised:
         return load_model(recipe.model, device=device)
     compute: torch.dtype = getattr(torch, recipe.dtype.value)

@@ -4,6 +4,8 @@ Packs of 900, 500, 400 and 400 tokens, two ranks:      rank 0: packs 0, 3      r
 
 Which packs there are does not depend on the ranks, so neither does what is learnt. Where weights are sharded all ranks
 gather them for every pack together: whoever has fewer packs computes its last ones again with weight zero.
+
+Under context_parallel a share goes to a group of ranks, and each takes its part of every pack's tokens (`data.shard`).
 """
 
 from __future__ import annotations
@@ -12,23 +14,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from burnish.data.pack import Pack
+from burnish.data.shard import shard_pack
 from burnish.parallel.mesh import share_out
 from burnish.parallel.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One pack that this rank computes: its number among all, and whether it counts."""
+    """One pack that this rank computes, or its `part` of one: its number among all, and whether it counts."""
 
     number: int
     pack: Pack
     counts: bool = True
+    part: int = 0
 
 
 def shares_of(packs: Sequence[Pack], ranks: Ranks) -> list[Share]:
     """This rank's packs; with sharded weights as many as any rank has."""
     if ranks.size == 1:
         return [Share(number, pack) for number, pack in enumerate(packs)]
+    mine = _whole_packs(packs, ranks)
+    if ranks.mesh.context == 1:
+        return mine
+    return [
+        replace(share, pack=shard_pack(share.pack, ranks.mesh.context)[ranks.part], part=ranks.part)
+        for share in mine
+    ]
+
+
+def _whole_packs(packs: Sequence[Pack], ranks: Ranks) -> list[Share]:
+    """The packs that this rank has a part in."""
     dealt = share_out([len(pack) for pack in packs], ranks.mesh.data)
     mine = [Share(number, packs[number]) for number in dealt[ranks.share]]
     if not ranks.mesh.is_sharded:
@@ -48,6 +63,7 @@ def weightless(pack: Pack) -> Pack:
     return replace(pack, weights=pack.weights * 0)
 
 
-def stream(seed: int, step: int, number: int) -> int:
-    """The seed of dropout in one pack of one update: the same on whichever rank the pack is computed."""
-    return (seed * 1_000_003 + step + number * 0x9E37_79B9_7F4A_7C15) % 2**63
+def stream(seed: int, step: int, share: Share) -> int:
+    """The seed of dropout in one pack of one update, the same on whichever rank it is computed; one for each part."""
+    place = share.number * 0x9E37_79B9_7F4A_7C15 + share.part * 0x632B_E59B_D9B4_E019
+    return (seed * 1_000_003 + step + place) % 2**63

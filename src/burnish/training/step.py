@@ -109,7 +109,7 @@ def _backward(
     weight = 0.0  # that of an idle share is zero
     for share in _in_turn(packs, session.ranks, interrupted, asks_first=False):
         # Dropout draws from a stream keyed by step and pack: a resumed run draws the same, on any number of ranks.
-        torch.manual_seed(stream(session.recipe.seed, session.state.step, share.number))
+        torch.manual_seed(stream(session.recipe.seed, session.state.step, share))
         part, nll, objective = session.objective(share.pack)
         objective.backward()  # type: ignore[no-untyped-call]
         sums.append(part.detach())
