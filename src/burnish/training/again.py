@@ -80,10 +80,11 @@ def repeat_last_interval(path: str | Path) -> Repetition:
         session.state.stopped_by = None
         beside = RunDirectory(Path(place))
         # The evaluation of the last step belongs to the interval, unless it was given up then too.
-        ends_with = (Stepped, Skipped) if not _evaluated_at(session, saved) else Evaluated
-        over = False
-        for event in training_loop(session, beside, interrupted=lambda: over):
-            over = over or (isinstance(event, ends_with) and event.step >= saved.step)
+        ends_with = Evaluated if _evaluated_at(session, saved) else (Stepped, Skipped)
+        over: list[int] = []
+        for event in training_loop(session, beside, interrupted=lambda: bool(over)):
+            if isinstance(event, ends_with) and event.step >= saved.step:
+                over.append(event.step)
         again, _ = newest_good(beside.checkpoints)
     if again is None:
         raise UsageError(
