@@ -70,8 +70,8 @@ def shard(model: PreTrainedModel, mesh: Any, *, compute: torch.dtype, offload: b
         _set_precision(module, compute)
         fully_shard(module, mesh=mesh, mp_policy=policy, offload_policy=places)
         # A sum, not a mean: the step divides by the weight of the whole batch.
-        module.set_gradient_divide_factor(1.0)  # type: ignore[operator]
-        module.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)
         _open_door(module)
 
 

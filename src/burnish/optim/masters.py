@@ -64,9 +64,8 @@ class Masters:
         for bucket in _buckets(present):
             grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
             summed = total(torch.cat([grad.reshape(-1) for grad in grads]))
-            for parameter, grad, part in zip(
-                bucket, grads, summed.split([g.numel() for g in grads]), strict=True
-            ):
+            parts = torch.split(summed, [grad.numel() for grad in grads])
+            for parameter, grad, part in zip(bucket, grads, parts, strict=True):
                 parameter.grad = grad.copy_(part.view_as(grad))
 
     @torch.no_grad()

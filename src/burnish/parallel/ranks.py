@@ -18,6 +18,9 @@ import orjson
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, TCPStore
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.rendezvous import rendezvous
 
 from burnish import errors
 from burnish.errors import BurnishError
@@ -177,14 +180,14 @@ def join(launch: Launch, *, data_parallel: str, context_parallel: int = 1) -> Ra
         torch.cuda.set_device(launch.local_rank)
     owns = not dist.is_initialized()
     if owns:
-        store, rank, size = next(dist.rendezvous("env://", timeout=LONGEST_COLLECTIVE))
+        store, rank, size = next(rendezvous("env://", timeout=LONGEST_COLLECTIVE))
         backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_COLLECTIVE)
     shape = (mesh.replicate, mesh.shard, mesh.context)
-    devices = dist.init_device_mesh(device, shape, mesh_dim_names=DIMENSIONS)
+    devices = init_device_mesh(device, shape, mesh_dim_names=DIMENSIONS)
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    words = dist.PrefixStore(
-        f"burnish/{launch.restarts}", dist.TCPStore(address, port, is_master=False, wait_for_workers=False)
+    words = PrefixStore(
+        f"burnish/{launch.restarts}", TCPStore(address, port, is_master=False, wait_for_workers=False)
     )
     watchdog = Watchdog(address, port, rank=launch.rank, size=launch.size, attempt=launch.restarts)
     watchdog.start()

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from burnish.errors import BurnishError
 
@@ -44,8 +44,8 @@ class Watchdog:
         silence: float = SILENCE,
         act: Callable[[BurnishError], None] | None = None,
     ) -> None:
-        self._store = dist.PrefixStore(
-            f"beats/{attempt}", dist.TCPStore(address, port, is_master=False, wait_for_workers=False)
+        self._store = PrefixStore(
+            f"beats/{attempt}", TCPStore(address, port, is_master=False, wait_for_workers=False)
         )
         self._rank, self._size, self._silence = rank, size, silence
         self._act = act or _end_process

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from burnish.data.replay import share_at
@@ -61,9 +61,11 @@ def observed(session: Session) -> Iterator[Event]:
 
 def agreed(measures: Sequence[Measure], ranks: Ranks) -> list[Measure]:
     """The first rank's numbers: ranks that act on their own last bits would act apart."""
-    names = ("loss", "base_loss", "drift", "low", "high")
-    numbers = iter(ranks.of_first([getattr(measure, name) for measure in measures for name in names]))
-    return [replace(measure, **{name: next(numbers) for name in names}) for measure in measures]
+    said = [ranks.of_first([each.loss, each.base_loss, each.drift, each.low, each.high]) for each in measures]
+    return [
+        Measure(each.probe, loss, base_loss, drift, low, high, each.budget)
+        for each, (loss, base_loss, drift, low, high) in zip(measures, said, strict=True)
+    ]
 
 
 def kept_steps(session: Session) -> set[int]:
