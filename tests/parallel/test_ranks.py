@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable
@@ -14,10 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from burnish.errors import DataError
+from burnish.parallel.mesh import Mesh
+from burnish.parallel.ranks import ALONE
 from burnish.recipe.load import load_recipe
 from burnish.training import step
+from burnish.training.directory import RunDirectory
 from burnish.training.run import prepare, train
-from burnish.training.step import take_step
+from burnish.training.step import Abandoned, _in_turn, take_step
 from tests.conftest import conversation, write_jsonl
 from tests.parallel.gang import Job, apart, do_steps, gang, results
 
@@ -32,6 +36,13 @@ CASES: dict[str, dict[str, Any]] = {
     "context-shard-lora": {"context_parallel": 2, "data_parallel": "shard", "adapter": "lora"},
 }
 """Packed and accumulated: 7 rows an update, 2 in a pack, so that one rank always has more than the other."""
+
+
+GUARD = {"act": "best", "probes": [{"path": "text", "rows": 4}], "kl_to_base": 0.1}
+RUNS: dict[str, dict[str, Any]] = {
+    "replicate": {"adapter": "lora", "forgetting": GUARD},
+    "shard": {"adapter": "lora"},
+}
 
 
 def keys_of(name: str, model: Path, data: Path, out: Path, **more: Any) -> dict[str, Any]:
@@ -63,8 +74,8 @@ def two(
         {"name": name, "kind": "steps", "keys": keys_of(name, model, data_file, out, **case)}
         for name, case in CASES.items()
     ]
-    for how in ("replicate", "shard"):
-        keys = keys_of(f"run-{how}", model, data_file, out, adapter="lora", data_parallel=how, max_steps=3)
+    for how, more in RUNS.items():
+        keys = keys_of(f"run-{how}", model, data_file, out, **{**more, "data_parallel": how, "max_steps": 3})
         jobs.append({"name": f"run-{how}", "kind": "train", "keys": keys})
     gang(jobs, 2, out)
     return out, {job["name"]: job for job in jobs}
@@ -88,7 +99,7 @@ def assert_same(ours: dict[str, Tensor], alone: dict[str, Tensor]) -> None:
     assert float(ours["held_out"]) == pytest.approx(float(alone["held_out"]), rel=1e-6)
 
 
-@pytest.mark.parametrize("how", ["replicate", "shard"])
+@pytest.mark.parametrize("how", RUNS)
 def test_a_run_of_two_ranks_leaves_what_a_run_of_one_leaves(
     how: str, two: tuple[Path, dict[str, Job]], tmp_path: Path
 ) -> None:
@@ -109,6 +120,45 @@ def test_a_run_of_two_ranks_leaves_what_a_run_of_one_leaves(
     lines = [json.loads(line) for line in (alone / "metrics.jsonl").read_text().splitlines()]
     assert ours_of == [(line["kind"], line["step"], line.get("tokens")) for line in lines]
     assert not list(out.glob(".launch-*"))
+
+
+def test_ranks_that_hold_the_whole_model_guard_it_as_one_process_does(
+    two: tuple[Path, dict[str, Job]], tmp_path: Path
+) -> None:
+    out, jobs = two
+    alone = train(load_recipe(None, {**jobs["run-replicate"]["keys"], "output_dir": str(tmp_path)})).run
+    for log, names in {
+        "forgetting.jsonl": ("loss", "drift", "low"),
+        "metrics.jsonl": ("kl_to_base",),
+    }.items():
+        ours, theirs = (RunDirectory(run).lines(log) for run in (out / "run-replicate", alone))
+        assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+        for mine, other in zip(ours, theirs, strict=True):
+            assert [mine.get(name) for name in names] == pytest.approx(
+                [other.get(name) for name in names], abs=1e-5
+            )
+    assert RunDirectory(out / "run-replicate").read("summary.json")["final_step"] == 3
+
+
+def test_a_rank_with_fewer_packs_asks_as_often_and_gives_up_at_the_same_turn() -> None:
+    packs: Any = ["aaa", "bb", "c"]  # one goes to the first rank, two to the second
+
+    def computed(rank: int, stop_at: int, asks_first: bool) -> tuple[list[int], int]:
+        asked: list[bool] = []
+        ranks = dataclasses.replace(ALONE, rank=rank, mesh=Mesh(replicate=2))
+        done: list[int] = []
+
+        def interrupted() -> bool:
+            asked.append(True)
+            return len(asked) == stop_at
+
+        with contextlib.suppress(Abandoned):
+            done += (share.number for share in _in_turn(packs, ranks, interrupted, asks_first=asks_first))
+        return done, len(asked)
+
+    assert [computed(rank, 9, True) for rank in (0, 1)] == [([0], 2), ([1, 2], 2)]
+    assert [computed(rank, 9, False) for rank in (0, 1)] == [([0], 1), ([1, 2], 1)]
+    assert [computed(rank, 1, True)[1] for rank in (0, 1)] == [1, 1]
 
 
 def test_ranks_whose_packs_do_not_make_up_the_batch_are_found_out(

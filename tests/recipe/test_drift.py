@@ -27,6 +27,8 @@ OTHER: dict[str, Any] = {
     "save_total_limit": 1, "early_stopping_patience": 1, "sample_prompts": ["x"], "output_dir": "o",
     "on_nonfinite": "skip_batch", "run_name": "n", "seed": 1, "report_to": ["wandb"],
     "sharpening_rows": 5, "forgetting": {"budget": 0.5},
+    "rope_scaling": {"rope_type": "linear", "factor": 2.0}, "data_parallel": "shard", "cpu_offload": True,
+    "context_parallel": 2,
 }  # fmt: skip
 
 

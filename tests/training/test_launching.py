@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from burnish.errors import UsageError
 from burnish.parallel.launch import Launch
+from burnish.parallel.mesh import Mesh
+from burnish.parallel.ranks import ALONE
 from burnish.recipe.schema import Recipe
-from burnish.training.launching import begun_before, forget, remember
+from burnish.training.launching import begun_before, forget, refuse_guard, remember
 
 LAUNCH = Launch(rank=0, size=2, key="launch")
 
@@ -39,3 +42,12 @@ def test_a_process_that_nobody_launched_leaves_no_word(recipe: Recipe, tmp_path:
     remember(recipe, Launch(), tmp_path / "run")
     assert begun_before(recipe, Launch()) is None
     assert not list(tmp_path.iterdir())
+
+
+def test_a_guard_is_refused_where_it_takes_several_ranks_to_read_a_row(tmp_path: Path) -> None:
+    guarded = Recipe.model_validate({"model": "m", "datasets": "d.jsonl", "forgetting": {}})
+    refuse_guard(guarded, replace(ALONE, mesh=Mesh(replicate=4)))
+    for mesh in (Mesh(shard=2), Mesh(replicate=2, context=2)):
+        with pytest.raises(UsageError, match=r"forgetting, and \d ranks") as caught:
+            refuse_guard(guarded, replace(ALONE, mesh=mesh))
+        assert "data_parallel=replicate" in caught.value.remedy

@@ -17,6 +17,7 @@ from burnish.models.forward import Forward, pack_attention
 from burnish.training import step as step_module
 from burnish.training.run import prepare
 from burnish.training.session import Session
+from burnish.training.shares import Share, stream
 from burnish.training.step import Abandoned, SourceSums, evaluate, take_step
 from tests.conftest import conversation, write_jsonl
 from tests.training.test_run import recipe
@@ -87,8 +88,8 @@ def test_the_gradient_is_that_of_the_whole_batch_divided_once(session: Session) 
     session.model.train()
     with pack_attention(session.model, packed=session.forward.packed):
         session.forward.loss(packs[0])
-        torch.manual_seed(session.recipe.seed * 1_000_003)
-        for pack in packs:
+        for number, pack in enumerate(packs):
+            torch.manual_seed(stream(session.recipe.seed, 0, Share(number, pack)))
             session.forward.loss(pack)[0].backward()
     over = sum(float(pack.weights.sum()) for pack in packs)
     grads = [p.grad / over for p in session.model.parameters() if p.grad is not None]

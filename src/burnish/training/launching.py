@@ -35,7 +35,7 @@ def refuse_guard(recipe: Recipe, ranks: Ranks) -> None:
         raise UsageError(
             f"forgetting, and {ranks.mesh}",
             rule="the guard reads hidden states and the head of base and model, which lie on several ranks here",
-            remedy="say data_parallel=replicate, or leave forgetting out",
+            remedy="say data_parallel=replicate and context_parallel=1, or leave forgetting out",
         )
 
 
