@@ -1,18 +1,15 @@
 """Ranks of a run as real processes over gloo: started once, they do a list of jobs and leave what came of each.
 
-    python -m tests.parallel.gang JOBS.json OUT          one of the ranks, as `gang` starts it
-
 A job is {"name", "kind", "keys"}: `steps` opens a session, looks at loss and gradient of its first update and makes
 ten; `train` and `resume` are whole runs. The first rank writes OUT/NAME.safetensors.
 """
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import socket
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +36,25 @@ Job = dict[str, Any]
 def gang(jobs: list[Job], size: int, out: Path, *, limit: float = 240) -> None:
     """Do the jobs in `size` new processes; an AssertionError with what they said where one fails."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "jobs.json").write_text(json.dumps(jobs))
-    command = [sys.executable, "-m", "tests.parallel.gang", str(out / "jobs.json"), str(out)]
+    processes = multiprocessing.get_context("forkserver")  # one server imports torch, and its forks need not
+    processes.set_forkserver_preload([__name__])
     members = [
-        subprocess.Popen(
-            command, env=environment(rank, size, port), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        processes.Process(target=_member, args=(jobs, out, rank, environment(rank, size, port)))
         for port in [free_port()]
         for rank in range(size)
     ]
+    ends = time.monotonic() + limit
     try:
-        said = [member.communicate(timeout=limit)[0].decode() for member in members]
+        for member in members:
+            member.start()
+        for member in members:
+            member.join(max(0.0, ends - time.monotonic()))
     finally:
         for member in members:
             member.kill()
-    assert not any(member.returncode for member in members), "\n".join(said)[-6000:]
+            member.join()
+    said = [(out / f"said-{rank}.txt").read_text() for rank in range(size)]
+    assert not any(member.exitcode for member in members), "\n".join(said)[-6000:]
 
 
 def environment(rank: int, size: int, port: int) -> dict[str, str]:
@@ -137,13 +138,18 @@ def apart(ours: dict[str, Tensor], theirs: dict[str, Tensor], prefix: str) -> fl
     return max(float((ours[name] - theirs[name]).abs().max()) for name in names)
 
 
-if __name__ == "__main__":
+def _member(jobs: list[Job], out: Path, rank: int, said: dict[str, str]) -> None:
+    """One rank, which speaks into a file."""
+    with (out / f"said-{rank}.txt").open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.clear()
+    os.environ.update(said)
     prepare_process()
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    place = Path(sys.argv[2])
-    for number, job in enumerate(json.loads(Path(sys.argv[1]).read_text())):
+    for number, job in enumerate(jobs):
         os.environ["TORCHELASTIC_RESTART_COUNT"] = str(number)  # words of one job are not those of another
         found = do(job)
-        if os.environ["RANK"] == "0":
-            save_file(found, place / f"{job['name']}.safetensors")
+        if rank == 0:
+            save_file(found, out / f"{job['name']}.safetensors")

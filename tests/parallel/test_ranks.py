@@ -31,7 +31,6 @@ CASES: dict[str, dict[str, Any]] = {
     "replicate-full": {"data_parallel": "replicate", "adapter": "full"},
     "replicate-lora": {"data_parallel": "replicate", "adapter": "lora", "lora_dropout": 0.2},
     "shard-full": {"data_parallel": "shard", "adapter": "full"},
-    "shard-lora": {"data_parallel": "shard", "adapter": "lora"},
     "context-full": {"context_parallel": 2, "adapter": "full"},
     "context-shard-lora": {"context_parallel": 2, "data_parallel": "shard", "adapter": "lora"},
 }

@@ -238,24 +238,29 @@ def told() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_attention_over_a_ring_is_attention_in_one_process(told: dict[str, Any]) -> None:
     assert len(told["attention"]) == 12
     assert max(told["attention"].values()) < 1e-12, told["attention"]
 
 
+@pytest.mark.slow
 def test_loss_and_gradients_of_a_model_on_shards_are_those_of_one_process(told: dict[str, Any]) -> None:
     assert len(told["model"]) == 10
     assert all(max(errors) < CLOSE for errors in told["model"].values()), told["model"]
 
 
+@pytest.mark.slow
 def test_ten_steps_on_shards_lead_to_the_same_weights(told: dict[str, Any]) -> None:
     assert told["weights"] < CLOSE
 
 
+@pytest.mark.slow
 def test_planted_defects_are_seen(told: dict[str, Any]) -> None:
     assert all(error > 1e-3 for error in told["defects"].values()), told["defects"]
 
 
+@pytest.mark.slow
 def test_attention_dropout_is_refused(told: dict[str, Any]) -> None:
     assert "attention_dropout: 0" in told["dropout"]
 
