@@ -7,6 +7,7 @@ import os
 import statistics
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,16 @@ def seconds(run: Run, first: int, last: int) -> float:
     return float(run["ends"][last - 1] - (run["ends"][first - 1] if first else run["ready"]))
 
 
+def calm(entry: Entry, arm: str) -> list[Run]:
+    """The runs during which others left the machine alone; all of them where there is none."""
+    runs: list[Run] = entry["runs"][arm]
+    return [run for run in runs if run["others"] <= LOADED] or runs
+
+
 def rates(entry: Entry, arm: str, first: int = 1, last: int | None = None) -> list[float]:
     """Tokens a second of each run; the tokens are those of the rows, without padding, for every arm."""
     speeds = []
-    for run in entry["runs"][arm]:
+    for run in calm(entry, arm):
         end = last or len(run["ends"])
         speeds.append(sum(entry["facts"]["tokens_by_step"][first:end]) / seconds(run, first, end))
     return speeds
@@ -45,13 +52,13 @@ def loss_difference(entry: Entry, arm: str) -> float:
 
 
 def ratios(entry: Entry, arm: str) -> list[float] | None:
-    """How many times longer the arm took than burnish for the same steps after the first, round by round.
+    """How many times longer the arm took than burnish for the same steps after the first, each run against each.
 
     None where the two did not train the same: a ratio of different runs says nothing.
     """
     if loss_difference(entry, arm) > TOLERANCE[entry["dtype"]]:
         return None
-    pairs = zip(entry["runs"][arm], entry["runs"]["burnish"], strict=True)
+    pairs = product(calm(entry, arm), calm(entry, "burnish"))
     return [seconds(a, 1, len(a["ends"])) / seconds(b, 1, len(a["ends"])) for a, b in pairs]
 
 
@@ -60,17 +67,17 @@ def share(entry: Entry, arm: str, peak: dict[str, float]) -> float:
     flops = entry["facts"][f"flops_{entry['method']}_by_step"]
     of_runs = [
         sum(flops[1 : len(run["ends"])]) / seconds(run, 1, len(run["ends"])) / peak[entry["dtype"]]
-        for run in entry["runs"][arm]
+        for run in calm(entry, arm)
     ]
     return statistics.median(of_runs)
 
 
 def median(entry: Entry, arm: str, key: str) -> float:
-    return statistics.median(run[key] for run in entry["runs"][arm])
+    return statistics.median(run[key] for run in calm(entry, arm))
 
 
 def first_step(entry: Entry, arm: str) -> float:
-    return statistics.median(run["ends"][0] for run in entry["runs"][arm])
+    return statistics.median(run["ends"][0] for run in calm(entry, arm))
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -103,13 +110,19 @@ def header(result: dict[str, Any]) -> str:
         )
     if result["keys"]:
         lines.append(f"burnish was told besides: {' '.join(result['keys'])}.")
-    busiest = max(
-        run["others"] for entry in result["cases"] for runs in entry["runs"].values() for run in runs
-    )
-    if result.get("thrown_away"):
+    everything = [
+        (run, run not in calm(entry, arm))
+        for entry in result["cases"]
+        for arm, runs in entry["runs"].items()
+        for run in runs
+    ]
+    left_out = result.get("thrown_away", 0) + sum(is_out for _, is_out in everything)
+    if left_out:
         lines.append(
-            f"{result['thrown_away']} runs during which others used more than {LOADED:.0%} of it were made again."
+            f"{left_out} of {len(everything) + result.get('thrown_away', 0)} runs are left out: "
+            f"other processes used more than {LOADED:.0%} of the machine meanwhile."
         )
+    busiest = max(run["others"] for run, is_out in everything if not is_out)
     if busiest > LOADED:
         lines.append(
             f"**The machine was loaded: other processes used up to {busiest:.0%} of it during a run. "
@@ -120,7 +133,8 @@ def header(result: dict[str, Any]) -> str:
 
 def case_table(entry: Entry, peak: dict[str, float]) -> str:
     facts = entry["facts"]
-    rounds = max(len(runs) for runs in entry["runs"].values())
+    counts = sorted({len(calm(entry, arm)) for arm in entry["runs"]})
+    rounds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     title = f"### {entry['name']}"
     what = (
         f"{facts['sequences']} sequences, {facts['tokens']:,} tokens "
@@ -138,7 +152,7 @@ def case_table(entry: Entry, peak: dict[str, float]) -> str:
 
 
 def case_row(entry: Entry, arm: str, peak: dict[str, float]) -> str:
-    runs = entry["runs"][arm]
+    runs = calm(entry, arm)
     made = min(len(run["ends"]) for run in runs)
     note = "" if made == entry["facts"]["steps"] else f" ({made} steps)"
     speed = lead = memory = difference = portion = "-"

@@ -7,6 +7,7 @@ python benchmarks/run.py --long           300 steps: speed and memory at the sta
 python benchmarks/run.py --shape 135m     SmolLM2's shape, alpaca only
 python benchmarks/run.py --memory         burnish's memory against the number of rows and of steps
 python benchmarks/run.py --set compile=true ...   other recipe keys for burnish's arm
+python benchmarks/run.py --table FILE     the page again from a run's figures, the GEMM peak measured anew
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ LONG_GATE = 20
 
 def main() -> None:
     given = read_arguments()
+    if given.table:
+        finish(json.loads(given.table.read_text()), given)
+        return
     shape = "tiny" if given.smoke else given.shape
     kind = next((k for k in ("tune", "long", "memory") if getattr(given, k)), "bench")
     sizes = SIZES[kind if kind in SIZES and not given.smoke else shape]
@@ -81,8 +85,13 @@ def main() -> None:
             body = compare(bench, cases, arms, given.rounds, exact=exact)
     name = kind if kind != "bench" else shape
     result = {"name": name, "shape": shape, **about(given), **body}
-    result["gemm_peak"] = json.loads(tool("arithmetic.py", shape))
-    target = given.out or given.folder / "results" / f"{name}.json"
+    finish(result, given)
+
+
+def finish(result: dict[str, Any], given: argparse.Namespace) -> None:
+    """Measure what the machine multiplies, keep the figures, print and write the page."""
+    result["gemm_peak"] = json.loads(tool("arithmetic.py", result["shape"]))
+    target = given.out or given.folder / "results" / f"{result['name']}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=1))
     say(f"figures: {target}")
@@ -110,6 +119,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--peers", type=Path, default=HERE / ".venv-peers" / "bin" / "python")
     parser.add_argument("--folder", type=Path, default=HERE.parent / "build" / "bench")
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--table", type=Path, metavar="FILE")
     given = parser.parse_args()
     given.rounds = given.rounds or (1 if given.smoke else 3)
     return given

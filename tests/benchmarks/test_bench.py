@@ -82,6 +82,21 @@ def test_no_ratio_is_given_between_runs_whose_losses_differ(modules: Any) -> Non
     assert "4.00x" in report.case_table(entry(1.001), peak)
 
 
+def test_a_run_that_others_disturbed_is_left_out_and_counted(modules: Any) -> None:
+    _, report = modules
+    told = entry(1.001)
+    disturbed = {**told["runs"]["burnish"][0], "ends": [9.0, 90.0, 900.0], "others": 0.4}
+    told["runs"]["burnish"].append(disturbed)
+    assert report.ratios(told, "trl-best") == [4.0]
+    result = {
+        "name": "s30", "shape": "s30", "date": "", "commit": "", "machine": "", "keys": [], "cases": [told],
+        "gemm_peak": {"bfloat16": 1e9, "float32": 1e9}, "versions": {"burnish": {}}, "thrown_away": 1,
+    }  # fmt: skip
+    assert "2 of 4 runs are left out" in report.header(result) and "Do not quote" not in report.header(result)
+    told["runs"]["burnish"] = [disturbed]
+    assert "Do not quote" in report.header(result)
+
+
 def test_a_run_that_others_disturbed_is_made_again_at_most_twice(
     modules: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

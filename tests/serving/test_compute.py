@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,15 @@ def logits_of(computer: Computer, prompts: Sequence[Sequence[int]], steps: int =
     return [torch.stack(rows) for rows in found]
 
 
+@pytest.fixture(params=[1, 2], ids="{}-threads".format)
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt_neox", "gpt2"])
 def test_logits_are_transformers_own_and_the_same_bits_in_any_company(
     family: str, model_directory: ModelDirectory
