@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -14,6 +21,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from burnish.recipe.load import load_recipe
+from burnish.training.directory import RunDirectory
 from burnish.training.run import train
 from tests.conftest import SUBJECTS, write_jsonl
 from tests.parallel.gang import Job, apart, do_steps, gang, results
@@ -167,3 +175,36 @@ def test_a_run_saved_on_two_ranks_goes_on_with_any_number(
     ours = load_file(run / "final" / "model.safetensors")
     difference = apart(ours, load_file(tmp_path / "straight" / "run" / "final" / "model.safetensors"), "")
     assert difference == 0.0 if again == 2 else difference < 1e-5
+
+
+def test_ranks_that_torchrun_starts_again_go_on_with_their_run(
+    model_directory: ModelDirectory, rows: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.json"
+    keys = keys_of("run", model_directory("llama"), rows, tmp_path, max_steps=300, save_steps=5)
+    recipe.write_text(json.dumps(keys))
+    words = ["-m", "burnish", "train", str(recipe), "--processes", "2", "--restarts", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launch = subprocess.Popen([sys.executable, *words], env=environment, start_new_session=True)
+    try:
+        ends = time.monotonic() + 120
+        run = RunDirectory(tmp_path / "run")
+        while len(run.lines("metrics.jsonl")) < 20 and time.monotonic() < ends:
+            time.sleep(0.05)
+        os.kill(process_of_rank(1, str(recipe)), signal.SIGKILL)
+        assert launch.wait(timeout=200) == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(launch.pid, signal.SIGKILL)
+    steps = [line["step"] for line in run.lines("metrics.jsonl") if line["kind"] == "train"]
+    assert steps == list(range(1, 301))
+
+
+def process_of_rank(rank: int, word: str) -> int:
+    """The process of a launch on this machine that is told it is of this rank, by a word of its command line."""
+    for place in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            said = (place / "environ").read_bytes().split(b"\0") if place.name.isdigit() else []
+            if f"RANK={rank}".encode() in said and word.encode() in (place / "cmdline").read_bytes():
+                return int(place.name)
+    raise AssertionError(f"no rank {rank}")

@@ -181,6 +181,8 @@ def join(launch: Launch, *, data_parallel: str, context_parallel: int = 1) -> Ra
     owns = not dist.is_initialized()
     if owns:
         store, rank, size = next(rendezvous("env://", timeout=LONGEST_COLLECTIVE))
+        # torchrun keeps its store over a restart: ranks would call at addresses of those before them.
+        store = PrefixStore(f"attempt/{launch.restarts}", store)
         backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_COLLECTIVE)
     shape = (mesh.replicate, mesh.shard, mesh.context)
