@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,13 +78,24 @@ def running(
         desk = Desk(roster, engine, queue_length=queue, max_tokens=max_tokens)
         socket = bind("127.0.0.1", 0)
         server = make_server(build_app(desk, token=token), drain_seconds=5)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
+        loops: list[asyncio.AbstractEventLoop] = []
+
+        async def serve() -> None:
+            loops.append(asyncio.get_running_loop())
+            await server.serve(sockets=[socket])
+
+        thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
         thread.start()
         try:
             yield Running(socket.getsockname()[1], roster, engine, desk, server)
         finally:
             server.should_exit = True
-            thread.join()
+            thread.join(timeout=60)
+            if (
+                thread.is_alive()
+            ):  # seen once, on a loaded machine, with nobody connected: say what it waits for
+                waiting = [str(task.get_stack()) for loop in loops for task in asyncio.all_tasks(loop)]
+                warnings.warn(f"uvicorn did not end: {waiting}", stacklevel=1)
             desk.close()
 
 
