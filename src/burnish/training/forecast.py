@@ -194,7 +194,7 @@ class Forecast:
             "fits": self.fits,
             "operations": self.operations,
             "operations_per_second": self.rate,
-            "seconds": round(self.seconds, 1),
+            "seconds": round(self.seconds, 3),
             "measured": None if self.measured is None else asdict(self.measured),
         }
 

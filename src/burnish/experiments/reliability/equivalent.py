@@ -27,8 +27,8 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     },
     "burnish.checkpoint.files": {
         "load_checkpoint: 3 -> 4": _PART,
-        "_require_finite: not tensor.is_floating_point() or math.isfinite(float(tensor.detach().sum())) -> "
-        "not tensor.is_floating_point() and math.isfinite(float(tensor.detach().sum()))": _EXACT,
+        "_require_finite: not tensor.is_floating_point() or math.isfinite(float(whole(tensor.detach().sum()))) -> "
+        "not tensor.is_floating_point() and math.isfinite(float(whole(tensor.detach().sum())))": _EXACT,
     },
     "burnish.checkpoint.tensors": {
         "module: 1 -> 2": _PART,
