@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from burnish.experiments.chart import Point, chart
+from burnish.experiments.entry import enter
 from burnish.recipe.load import load_recipe
 from burnish.training.run import train
 
@@ -157,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)
