@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import os
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -131,12 +131,17 @@ def test_a_file_longer_than_a_part_is_hashed_in_order(
 def test_a_slow_hash_is_not_overtaken_by_that_of_the_next_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    overtaken = threading.Event()
+
     class Slow:
         def __init__(self) -> None:
             self.seen = b""
 
         def update(self, part: memoryview) -> None:
-            time.sleep(0.02 if not self.seen else 0)
+            if bytes(part) == b"ab":
+                overtaken.wait(0.2)  # as long as a second thread would need to be first
+            else:
+                overtaken.set()
             self.seen += bytes(part)
 
         def hexdigest(self) -> str:

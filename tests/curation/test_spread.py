@@ -23,7 +23,7 @@ def refused(chunk: int) -> int:
 
 
 def test_a_child_that_is_killed_ends_the_work_in_words_and_leaves_no_other_behind() -> None:
-    with pytest.raises(BurnishError, match="one of the 2 processes .* ended before it answered") as seen:
+    with pytest.raises(BurnishError, match=r"one of the 2 processes .* ended before it answered") as seen:
         list(spread(killed, range(40), processes=2))
     assert seen.value.exit_code == 1 and "--processes 1" in seen.value.remedy
     assert not multiprocessing.active_children()

@@ -159,7 +159,9 @@ def test_somebody_who_ends_every_child_fails_the_run_and_leaves_no_child_behind(
 ) -> None:
     _ended_over_row_two(monkeypatch, by)
     with (
-        pytest.raises(BurnishError, match=rf"x\.jsonl:3: the process .* ended by signal {by:d}, as the one") as seen,
+        pytest.raises(
+            BurnishError, match=rf"x\.jsonl:3: the process .* ended by signal {by:d}, as the one"
+        ) as seen,
         Workers(spec, num_rows=200, num_workers=2) as workers,
     ):
         list(workers.encode_all(rows_of([chat(k) for k in range(200)])))

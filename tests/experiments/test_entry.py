@@ -13,7 +13,7 @@ from burnish.experiments import masks
 from burnish.experiments.entry import enter
 
 FOLDER = Path(burnish.experiments.__file__).parent
-ENTRIES = sorted(path for path in FOLDER.rglob("*.py") if '__name__ == "__main__"' in path.read_text())
+ENTRIES = sorted(path for path in FOLDER.rglob("*.py") if '\nif __name__ == "__main__"' in path.read_text())
 
 
 def ends_in_words(source: str) -> bool:

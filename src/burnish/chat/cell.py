@@ -217,7 +217,10 @@ def take() -> Cell:
 
 def start() -> Cell:
     """A new child; started in a thread that never ends, for on Linux a child dies with the thread it came from."""
-    return _starter.submit(Cell).result()
+    try:
+        return _starter.submit(Cell).result()
+    except BurnishError:  # somebody ended it; whoever ends the next one too is told of
+        return _starter.submit(Cell).result()
 
 
 def give_back(cell: Cell) -> None:
