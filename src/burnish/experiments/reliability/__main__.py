@@ -34,6 +34,7 @@ CAMPAIGNS: dict[str, tuple[str, str, int | None]] = {
     "F11": ("bombs", "bombs", 5_000),
     "F12": ("artifacts", "mutate_artifacts", 10_000),
     "F15": ("mutants", "mutate_own", 300),
+    "F16": ("soak", "soak", 60),
 }
 """Each campaign's module and function, and its full size; None where that follows from what there is."""
 

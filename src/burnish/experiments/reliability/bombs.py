@@ -106,9 +106,11 @@ class Lived:
 
     TICK = 0.05
 
-    def __enter__(self) -> Self:
+    def __init__(self) -> None:
         self.seconds, self._done = 0.0, threading.Event()
         self._thread = threading.Thread(target=self._count, daemon=True)
+
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
