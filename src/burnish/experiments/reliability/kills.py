@@ -61,6 +61,7 @@ class Bench:
             )
 
     def recipe(self, name: str) -> LoadedRecipe:
+        """The configuration as a run of this name."""
         return make_recipe(self.place, name, self._model, self._rows, **self._keys)
 
     def differences(self, name: str) -> str | None:

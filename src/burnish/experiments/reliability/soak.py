@@ -1,7 +1,7 @@
-"""F16: one long run, killed every few seconds and resumed, until it is done: equal to the untouched one, and no fuller.
+"""F16: one long run, killed every few seconds and resumed until it is done: equal to the untouched one, and no fuller.
 
-Before each kill the run's open files, its threads, and what lies in its directory are counted. What they were at most in
-the last third of its lives must not be more than in the first third.
+Before each kill the run's open files, its threads, and what lies in its directory are counted. What they were at most
+in the last third of its lives must not be more than in the first third.
 """
 
 from __future__ import annotations
