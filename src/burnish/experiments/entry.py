@@ -1,7 +1,6 @@
 """How every `python -m burnish.experiments.NAME` ends: as the command line does, with words and an exit code.
 
-if __name__ == "__main__":
-    enter(main)
+A study's file ends by calling `enter(main)` where it is the program.
 """
 
 from __future__ import annotations
