@@ -20,23 +20,27 @@ def plain_loss(
 
 
 @pytest.mark.parametrize(
-    ("row_of", "weights"),
+    ("row_of", "weights", "targets"),
     [
-        ([0, 0, 1, 1, 2, 2], [1.0] * 6),  # each row's softmax counts twice
-        ([0, 1, 2], [2.0] * 3),
-        ([0, 0, 1, 1, 2, 2], [0.5] * 6),  # and these come to one
-        ([0, 0, 2], [1.0, 0.0, 3.0]),  # a row that nothing is asked of
+        ([0, 0, 1, 1, 2, 2], [1.0] * 6, [1, 4, 2, 0, 3, 1]),  # each row's softmax counts twice
+        ([0, 1, 2], [2.0] * 3, [1, 4, 2]),
+        ([0, 0, 1, 1, 2, 2], [0.5] * 6, [1, 4, 2, 0, 3, 1]),  # and these come to one
+        ([0, 0, 2], [1.0, 0.0, 3.0], [1, 4, 2]),  # a row that nothing is asked of
+        ([0, 0, 1], [1.0, 2.0, 1.0], [3, 3, 0]),  # the same target twice
     ],
 )
 @pytest.mark.parametrize("block", [1, 10, 10_000])
 def test_a_rows_softmax_counts_once_for_each_of_its_targets_with_their_weights(
-    row_of: list[int], weights: list[float], block: int, monkeypatch: pytest.MonkeyPatch
+    row_of: list[int],
+    weights: list[float],
+    targets: list[int],
+    block: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cross_entropy, "BLOCK_LOGITS", block)
     torch.manual_seed(0)
     hidden = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     head = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    targets = [(3 * k + 1) % 5 for k in range(len(row_of))]
     made = Grading.of(np.array(row_of), np.array(targets), np.array(weights), num_rows=3)
     summed, _ = head_loss(hidden, head, None, made)
     expected = plain_loss(hidden, head, row_of, targets, weights)
@@ -100,3 +104,16 @@ def test_one_chunk_is_its_own_gradient_and_of_no_rows_it_is_zero() -> None:
     frozen.add(0, 2, by)
     frozen.finish()
     assert frozen.all == [None, None, None, None]
+
+
+def test_without_gradients_none_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[tuple[int, int]] = []
+    monkeypatch.setattr(_Gradients, "add", lambda self, first, stop, logits: taken.append((first, stop)))
+    made = Grading.of(np.arange(3), np.arange(3), np.ones(3, np.float32), num_rows=3)
+    hidden, head = torch.ones(3, 4, requires_grad=True), torch.ones(5, 4, requires_grad=True)
+    with torch.no_grad():
+        head_loss(hidden, head, None, made)
+    head_loss(hidden.detach(), head.detach(), None, made)
+    assert taken == []
+    head_loss(hidden, head, None, made)
+    assert taken == [(0, 3)]

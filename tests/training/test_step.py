@@ -121,6 +121,9 @@ def test_gradients_are_gathered_once_an_update_where_there_are_several_ranks(
 ) -> None:
     gathered: list[object] = []
     monkeypatch.setattr(Masters, "gather", lambda self, total: gathered.append(total))
+    of_all: list[int] = []
+    whole = step_module._of_all_ranks
+    monkeypatch.setattr(step_module, "_of_all_ranks", lambda *a: of_all.append(1) or whole(*a))
     Paired.asked.clear()
     session.ranks = ranks
     packs = session._packs_of(0)
@@ -136,7 +139,16 @@ def test_gradients_are_gathered_once_an_update_where_there_are_several_ranks(
     assert gathered == [] if ranks is ALONE else gathered == [ranks.sum]
     sources = len({int(one) for pack in packs for one in pack.sources})
     assert Paired.asked.count(2 + sources) == (ranks is not ALONE)
-    assert found.kl_to_base is None
+    assert len(of_all) == (ranks is not ALONE) and found.kl_to_base is None
+
+
+def test_an_update_asks_between_its_packs_and_an_evaluation_before_each(session: Session) -> None:
+    asked: list[int] = []
+    take_step(session, interrupted=lambda: bool(asked.append(1)))
+    assert len(asked) == len(session._packs_of(0)) - 1 > 0
+    asked.clear()
+    evaluate(session, interrupted=lambda: bool(asked.append(1)))
+    assert len(asked) == len(session.held_out) > 0
 
 
 def test_only_the_first_update_is_audited(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
