@@ -101,7 +101,9 @@ def is_finite(tensor: Tensor, pace: Callable[[int], None] = at_once) -> bool:
         return True
     if hasattr(tensor, "full_tensor"):  # each rank adds up its part; gathered only where that does not tell
         return _sums_up(tensor.detach()) or bool(torch.isfinite(whole(tensor)).all())
-    for part in tensor.detach().reshape(-1).split(SERIAL):
+    flat = tensor.detach().reshape(-1)
+    for start in range(0, len(flat), SERIAL):
+        part = flat[start : start + SERIAL]
         if not _sums_up(part) and not bool(torch.isfinite(part).all()):
             return False
         pace(part.numel() * part.element_size())
