@@ -27,7 +27,7 @@ from burnish.experiments.reliability.__main__ import HEAD, write_down
 from burnish.experiments.reliability.covering import Covering
 from burnish.experiments.reliability.equivalent import EQUIVALENT
 from burnish.experiments.reliability.outcome import Outcome, upper_bound
-from burnish.types import Example, Row
+from burnish.types import Conversation, Example, Row
 
 
 def test_the_bound_is_that_of_clopper_and_pearson() -> None:
@@ -141,6 +141,21 @@ def test_what_a_template_reaches_for_is_in_its_way_on_purpose(
 ) -> None:
     (tmp_path / bombs.CANARY).touch()
     assert bombs.bombs(tmp_path, seed=1, trials=1).failures == ["code of a template was run"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not conversations.SHARED.exists(), reason="the template is in ../shared")
+def test_a_tag_that_the_prompt_ends_with_is_no_missing_reply_and_any_other_word_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The five rows of F8 at 20,000."""
+    source = conversations.templates()["openinstruct__olmo_thinker"]
+    encoder = conversations._encoder(source, conversations.backends()["joining"])
+    asked = {"role": "user", "content": "b c"}
+    tag = Conversation([asked, {"role": "assistant", "content": "<think>"}])
+    assert conversations._broken(encoder, tag) is None
+    monkeypatch.setattr(conversations, "OPENING", "another tag")
+    assert conversations._broken(encoder, tag) == "message 1: the reply is not in what is graded"
 
 
 @pytest.mark.slow
