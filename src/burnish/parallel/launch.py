@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from burnish.errors import UsageError
-from burnish.parallel.mesh import derive_mesh
+from burnish.parallel.bounds import mesh_of
 from burnish.recipe.schema import Recipe
 
 
@@ -79,7 +79,7 @@ def become_many(processes: int, restarts: int, recipe: Recipe) -> None:
             rule="processes are started once: by a launcher, or by --processes",
             remedy="leave --processes out under torchrun, srun and their like",
         )
-    derive_mesh(processes, data_parallel=recipe.data_parallel.value, context_parallel=recipe.context_parallel)
+    mesh_of(recipe, processes)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     command = torchrun(

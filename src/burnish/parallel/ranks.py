@@ -25,7 +25,7 @@ from torch.distributed.rendezvous import rendezvous
 from burnish import errors
 from burnish.errors import BurnishError, UsageError
 from burnish.parallel.launch import Launch
-from burnish.parallel.mesh import DIMENSIONS, Mesh, derive_mesh
+from burnish.parallel.mesh import DIMENSIONS, Mesh
 from burnish.parallel.watchdog import Watchdog
 
 LONGEST_COLLECTIVE = timedelta(minutes=10)
@@ -201,15 +201,9 @@ class Meeting:
                 remedy="start every node with the same command, the same recipe file and the same environment",
             )
 
-    def take_places(self, *, data_parallel: str, context_parallel: int) -> Ranks:
+    def take_places(self, mesh: Mesh) -> Ranks:
         """This process's place in the mesh."""
         launch = self.launch
-        mesh = derive_mesh(
-            launch.size,
-            data_parallel=data_parallel,
-            context_parallel=context_parallel,
-            per_node=launch.local_size,
-        )
         shape = (mesh.replicate, mesh.shard, mesh.context)
         return Ranks(
             rank=launch.rank,

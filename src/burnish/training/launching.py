@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from burnish.errors import UsageError
+from burnish.parallel.bounds import mesh_of
 from burnish.parallel.launch import Launch, launched
 from burnish.parallel.mesh import derive_mesh
 from burnish.parallel.ranks import ALONE, POLL, Ranks, meet
@@ -35,10 +36,7 @@ def all_ranks(recipe: Recipe) -> Iterator[Ranks]:
     with naming_the_lost(meeting.watchdog):
         versions = {name: version(name) for name in ("burnish", "torch")}
         meeting.agree({**recipe.model_dump(mode="json"), **versions})
-        ranks = meeting.take_places(
-            data_parallel=recipe.data_parallel.value, context_parallel=recipe.context_parallel
-        )
-        refuse_guard(recipe, ranks)
+        ranks = meeting.take_places(mesh_of(recipe, launch.size, per_node=launch.local_size))
         yield ranks
         ranks.leave()
 
@@ -55,16 +53,6 @@ def require_shared(run: Path, ranks: Ranks) -> None:
         rule="all nodes see output_dir at the same path: every rank reads checkpoints there",
         remedy="put output_dir on a file system that all nodes share, and name it by its whole path",
     )
-
-
-def refuse_guard(recipe: Recipe, ranks: Ranks) -> None:
-    """UsageError for a forgetting guard where a rank holds a part only: it asks the base, whole, on every rank."""
-    if recipe.forgetting is not None and ranks.holds_part:
-        raise UsageError(
-            f"forgetting, and {ranks.mesh}",
-            rule="the guard reads hidden states and the head of base and model, which lie on several ranks here",
-            remedy="say data_parallel=replicate and context_parallel=1, or leave forgetting out",
-        )
 
 
 def begun_before(recipe: Recipe, launch: Launch) -> Path | None:

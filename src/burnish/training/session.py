@@ -32,7 +32,7 @@ from burnish.models.quantized import Footprint, exact_parameters, footprint, is_
 from burnish.models.rope import has_learned_positions, scale_positions, why_no_context
 from burnish.models.shard import shard
 from burnish.models.tokenizer import ChatTokenizer
-from burnish.optim.build import Optimizer, refuse_whole_matrices
+from burnish.optim.build import Optimizer
 from burnish.optim.masters import Masters
 from burnish.optim.schedule import Relay
 from burnish.parallel.mesh import Mesh
@@ -236,7 +236,6 @@ def open_session(
     compute = getattr(torch, recipe.dtype.value)
     embeddings = _embedding_names(model, tables)
     if ranks.mesh.is_sharded:
-        refuse_whole_matrices(recipe.optimizer)
         shard(unwrapped(model), ranks.holders, compute=compute, offload=recipe.cpu_offload)
     masters = Masters(model, compute=compute, exact=exact_parameters(model))
     trainable = describe_trainable(model, recipe)
