@@ -99,7 +99,7 @@ class Launch:
     """Two ranks that train, or go on with, a run: processes of this one, or torchrun's."""
 
     def __init__(self, bench: Bench, name: str, *, fault: str | None = None, restarts: int = 0) -> None:
-        self.run = bench.run(name)
+        self.run, self.waited = bench.run(name), 0.0
         again = (self.run / "resolved.yaml").exists()
         words = ["resume", str(self.run)] if again else ["train", str(bench.recipe), f"run_name={name}"]
         if not again and self.run.exists():  # killed before it was a run
@@ -149,13 +149,18 @@ class Launch:
         return self.code() is not None or any(member.exitcode is not None for member in self._members)
 
     def wait(self) -> int:
-        """The same when all have ended; past a limit they are killed and 124 is said."""
-        until = time.monotonic() + PATIENCE
+        """The same when all have ended; past a limit they are killed and 124 is said.
+
+        `waited` counts the seconds in which this process ran: those in which it was stopped are nobody's.
+        """
+        self.waited, last = 0.0, time.monotonic()
         while (code := self.code()) is None:
-            if time.monotonic() > until:
+            if self.waited > PATIENCE:
                 self.end()
                 return 124
             time.sleep(0.01)
+            now = time.monotonic()
+            self.waited, last = self.waited + min(now - last, 0.2), now
         return code
 
     def end(self) -> None:
@@ -264,9 +269,8 @@ def killed_once(bench: Bench, name: str, draw: random.Random) -> tuple[str | Non
         at = draw.uniform(0.05, 1.0) * bench.seconds
         time.sleep(at)
         hit, kind = launch.kill(victim), f"rank {victim} after {at:.1f} s"
-    since = time.monotonic()
     code = launch.wait()
-    return (kind, time.monotonic() - since) if hit and code else (None, 0.0)
+    return (kind, launch.waited) if hit and code else (None, 0.0)
 
 
 def in_draft(launch: Launch, skip: int) -> bool:

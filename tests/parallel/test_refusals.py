@@ -86,11 +86,13 @@ def test_ranks_with_other_recipes_are_told_what_differs(recipe: Path, tmp_path: 
     assert "rank 1 was started with another data_parallel than rank 0 (and another learning_rate)" in said
 
 
-def test_what_all_ranks_find_is_printed_once(recipe: Path, tmp_path: Path) -> None:
-    words = ["train", str(recipe), "lora_target_modules=[nothing_of_this_name]"]
+@pytest.mark.parametrize("key", ["model=/nowhere", "datasets=/nowhere.jsonl"])
+def test_what_all_ranks_find_is_printed_once(key: str, recipe: Path, tmp_path: Path) -> None:
+    words = ["train", str(recipe), key]
     codes, said = launch([words, words], tmp_path)
     assert codes[0] == codes[1] != 0
     assert said.count("remedy") == 1
+    assert "/nowhere" in said
 
 
 @pytest.mark.slow

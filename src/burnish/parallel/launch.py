@@ -15,6 +15,9 @@ from burnish.errors import UsageError
 from burnish.parallel.bounds import mesh_of
 from burnish.recipe.schema import Recipe
 
+STOPS_WITHIN = 600
+"""Seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -82,6 +85,8 @@ def become_many(processes: int, restarts: int, recipe: Recipe) -> None:
     mesh_of(recipe, processes)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    # What torchrun gives ranks to end in: who is asked to stop finishes the pack in hand, and saves.
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(STOPS_WITHIN))
     command = torchrun(
         without_options(sys.argv[1:], ("--processes", "--restarts")), processes=processes, restarts=restarts
     )
