@@ -37,7 +37,12 @@ from burnish.optim.masters import Masters
 from burnish.optim.schedule import Relay
 from burnish.parallel.mesh import Mesh
 from burnish.parallel.ranks import ALONE, Ranks
-from burnish.parallel.runtime import device_memory, give_back_freed_memory, resident_bytes
+from burnish.parallel.runtime import (
+    device_memory,
+    give_back_freed_memory,
+    give_back_large_blocks,
+    resident_bytes,
+)
 from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
 from burnish.training.ahead import Ahead
@@ -236,6 +241,7 @@ def open_session(
     compute = getattr(torch, recipe.dtype.value)
     embeddings = _embedding_names(model, tables)
     if ranks.mesh.is_sharded:
+        give_back_large_blocks()
         shard(unwrapped(model), ranks.holders, compute=compute, offload=recipe.cpu_offload)
     masters = Masters(model, compute=compute, exact=exact_parameters(model))
     trainable = describe_trainable(model, recipe)
