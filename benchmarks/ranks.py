@@ -1,6 +1,7 @@
 """What a rank holds: sharded full tuning on 1, 2 and 4 ranks of this machine's CPU over gloo, beside the planner.
 
     python benchmarks/ranks.py                     a table, in MB, of the rank that holds most
+    python benchmarks/ranks.py --small             the same of a model of nothing: what libraries take by themselves
     python benchmarks/ranks.py --ranks 1 2 --keys adapter=lora data_parallel=replicate
 
 A rank is measured from the inside. `state` are the bytes of its own tensors after an update: weights, moments, and
@@ -92,10 +93,12 @@ def make_recipe(folder: Path, shape: dict[str, int], **keys: Any) -> Path:
 # Memory
 
 
-def measure(folder: Path, sizes: list[int], keys: dict[str, Any]) -> list[dict[str, Any]]:
+def measure(
+    folder: Path, shape: dict[str, int], sizes: list[int], keys: dict[str, Any]
+) -> list[dict[str, Any]]:
     """One line for each number of ranks."""
     asked = {"data_parallel": "shard", "gradient_checkpointing": True, "max_steps": STEPS, **keys}
-    recipe = make_recipe(folder, SHAPE, **asked)
+    recipe = make_recipe(folder, shape, **asked)
     table = []
     for size in sizes:
         port = free_port()
@@ -206,6 +209,7 @@ def main() -> None:
     asked.add_argument("--member", type=Path, help=argparse.SUPPRESS)
     asked.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     asked.add_argument("--keys", nargs="+", default=[], metavar="KEY=VALUE")
+    asked.add_argument("--small", action="store_true", help="a model of nothing")
     given = asked.parse_args()
     if given.member is not None:
         member(given.member)
@@ -214,7 +218,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="burnish-ranks-") as place:
         os.environ["BURNISH_CACHE"] = f"{place}/cache"
         os.environ["OMP_NUM_THREADS"] = "1"
-        print(markdown(measure(Path(place), given.ranks, keys)))
+        shape = SMALL if given.small else SHAPE
+        print(markdown(measure(Path(place), shape, given.ranks, keys)))
 
 
 if __name__ == "__main__":
