@@ -1,7 +1,7 @@
 """What one rank holds: its share of weights, masters, gradients and moments, and what it gathers for a moment.
 
-Full tuning of 8B in bf16 over 8 ranks: masters, gradients and moments 16 bytes x 8e9 / 8 = 16 GB, two layers and the
-tables whole in bf16 3 GB, a layer's gradient whole in fp32 0.9 GB; activations as on one device.
+Full tuning of 8B in bf16 over 8 ranks: masters, gradients and moments 16 bytes x 8e9 / 8 = 16 GB, three layers
+and the tables whole in bf16 3.4 GB, a layer's gradient 1.3 GB; activations as on one device.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def rank_memory(
 
 
 def gathered(recipe: Recipe, anatomy: Anatomy, trained: int) -> float:
-    """Bytes of what a rank holds whole for a moment: the layer computed, the one that comes, and the tables.
+    """Bytes of what a rank holds whole for a moment: a layer, the next one, the buffer in which it comes, the tables.
 
-    And the gradient of one layer, before its shares are sent off.
+    And the gradient of one layer, beside the fp32 buffer from which its shares are sent off.
     """
-    layer = anatomy.layer_parameters / anatomy.layers
+    layer, width = anatomy.layer_parameters / anatomy.layers, width_of(recipe)
     tables = anatomy.parameters - anatomy.layer_parameters
     gradient = layer if recipe.adapter == Adapter.FULL else trained / anatomy.layers
-    return (2 * layer + tables) * width_of(recipe) + 4 * gradient
+    return (3 * layer + tables) * width + (width + 4) * gradient
 
 
 def with_checkpointing(
