@@ -7,7 +7,7 @@
 A rank is measured from the inside. `state` are the bytes of its own tensors after an update: weights, moments, and
 gradients as they were before it. `loading` and `peak` are the most of the process's own memory (RssAnon, looked at
 every 2 ms) above what it held when it had imported everything, which is `before`: until the model is open, and over
-two updates. `planned` is what `burnish plan` expects of the same, without its reserve of a tenth.
+two updates. `planned` is what `burnish plan` expects of the same, with its reserve of a tenth.
 """
 
 from __future__ import annotations
@@ -163,8 +163,7 @@ def member(recipe: Path) -> None:
         "state": sum(size_of(each) for each in (own.values(), gradients, moments)),
         "loading": loading,
         "peak": peak.bytes - before,
-        "planned state": expected.weights + expected.masters + expected.gradients + expected.optimizer,
-        "planned peak": expected.total / RESERVE - expected.process,
+        "planned": expected.total - RESERVE * expected.process,
     }
     print(json.dumps({key: round(value / MEGA) for key, value in held.items()}), flush=True)
 
