@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from burnish.errors import DataError
+from burnish.losses.sums import add_up
 
 BUCKET = 1 << 25
 """Numbers that are summed over the ranks at a time: 128 MiB of fp32."""
@@ -115,7 +116,7 @@ class Masters:
             return
         master = self.parameters[name]
         if master.grad is not None:
-            master.grad.add_(copy.grad)
+            add_up(master.grad, copy.grad)
         else:
             if name not in self._sums:
                 self._sums[name] = torch.empty_like(master)
