@@ -88,7 +88,9 @@ def jobs_of(layouts: dict[str, Keys], model: Path, rows: Path, out: Path) -> lis
         {
             "name": f"{layout}: {method}",
             "kind": "steps",
-            "keys": keys_of(f"{layout}-{method}".replace(" ", "-"), model, rows, out, **who, **what),
+            "keys": keys_of(
+                f"{layout}-{method}".replace(",", "").replace(" ", "-"), model, rows, out, **who, **what
+            ),
         }
         for (layout, who), (method, what) in product(layouts.items(), METHODS.items())
     ]
