@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -116,6 +118,53 @@ def test_a_port_that_somebody_has_is_named(recipe: Path, tmp_path: Path) -> None
         codes, said = launch_first_of_two(["train", str(recipe), "run_name=again"], tmp_path, port)
     assert codes == [1]
     assert f":{port}" in said and "--master-port" in said and "bug" not in said
+
+
+def shorthand(recipe: Path, *words: str) -> subprocess.Popen[str]:
+    """`burnish train RECIPE --processes 2`, as a user starts it."""
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "burnish",
+        "train",
+        str(recipe),
+        "--processes",
+        "2",
+        *words,
+    ]
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+def test_the_shorthand_says_what_is_wrong_once_and_ends_with_its_code(recipe: Path) -> None:
+    ran = shorthand(recipe, "datasets=/nowhere.jsonl")
+    said, _ = ran.communicate(timeout=600)
+    assert said.count("remedy") == 1 and "/nowhere.jsonl" in said
+    assert "Traceback" not in said and "elastic" not in said
+    assert ran.returncode in (2, 3)
+
+
+@pytest.mark.slow
+def test_the_shorthand_stops_when_asked_and_says_how_to_go_on(recipe: Path, tmp_path: Path) -> None:
+    ran = shorthand(recipe, "max_steps=3000")
+    log = tmp_path / "runs" / "run" / "metrics.jsonl"
+    ends = time.monotonic() + 600
+    while not (log.exists() and log.read_bytes().count(b"\n") > 3) and time.monotonic() < ends:
+        time.sleep(0.1)
+    ran.send_signal(signal.SIGINT)
+    said, _ = ran.communicate(timeout=600)
+    assert ran.returncode == 130, said
+    assert "burnish resume" in said and "Traceback" not in said
+    assert list((tmp_path / "runs" / "run" / "checkpoints").glob("step-*"))
 
 
 def launch_first_of_two(words: list[str], place: Path, port: int) -> tuple[list[int | None], str]:
