@@ -1,10 +1,13 @@
-"""Several ranks on this machine's CPU over gloo: peak memory of each, and what a killed rank leaves behind.
+"""What a rank holds: sharded full tuning on 1, 2 and 4 ranks of this machine's CPU over gloo, beside the planner.
 
-    python benchmarks/ranks.py memory                    peak memory of a rank, sharded full tuning on 1, 2 and 4
-    python benchmarks/ranks.py kills --times 20          one of two ranks killed at random instants, then resumed
-    python benchmarks/ranks.py restarts --times 3        the same, with torchrun starting the ranks again by itself
+    python benchmarks/ranks.py                     a table, in MB, of the rank that holds most
+    python benchmarks/ranks.py --small             the same of a model of nothing: what libraries take by themselves
+    python benchmarks/ranks.py --ranks 1 2 --keys adapter=lora data_parallel=replicate
 
-Each prints a table; nothing is left behind but what --keep names.
+A rank is measured from the inside. `state` are the bytes of its own tensors after an update: weights, moments, and
+gradients as they were before it. `loading` and `peak` are the most of the process's own memory (RssAnon, looked at
+every 2 ms) above what it held when it had imported everything, which is `before`: until the model is open, and over
+two updates. `planned` is what `burnish plan` expects of the same, with its reserve of a tenth.
 """
 
 from __future__ import annotations
@@ -12,21 +15,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
-import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 MEGA = 1e6
-SHAPE = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8}
-"""27M parameters in layers, 0.3M in the vocabulary: weights dominate."""
+STEPS = 2
+SHAPE = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 12}
+"""113M parameters in layers, 0.4M in the vocabulary: weights dominate."""
 SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
@@ -89,34 +93,43 @@ def make_recipe(folder: Path, shape: dict[str, int], **keys: Any) -> Path:
 # Memory
 
 
-def measure_memory(folder: Path, sizes: list[int]) -> list[dict[str, Any]]:
-    """The peak of each rank's own memory (RssAnon) above what it had before the model was there."""
-    recipe = make_recipe(folder, SHAPE, data_parallel="shard", max_steps=2, gradient_checkpointing=True)
+def measure(
+    folder: Path, shape: dict[str, int], sizes: list[int], keys: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """One line for each number of ranks."""
+    asked = {"data_parallel": "shard", "gradient_checkpointing": True, "max_steps": STEPS, **keys}
+    recipe = make_recipe(folder, shape, **asked)
     table = []
     for size in sizes:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         members = []
         for rank in range(size):
-            said = {
-                "RANK": rank,
-                "LOCAL_RANK": rank,
-                "WORLD_SIZE": size,
-                "LOCAL_WORLD_SIZE": size,
-                "MASTER_PORT": port,
-            }
-            told = {
-                **os.environ,
-                **{key: str(value) for key, value in said.items()},
-                "MASTER_ADDR": "127.0.0.1",
-            }
-            command = [sys.executable, __file__, "member", str(recipe)]
+            told = {**os.environ, **environment(rank, size, port)}
+            command = [sys.executable, __file__, "--member", str(recipe)]
             members.append(subprocess.Popen(command, env=told, stdout=subprocess.PIPE))
         found = [json.loads(member.communicate()[0].splitlines()[-1]) for member in members]
         table.append({"ranks": size, **{key: max(one[key] for one in found) for key in found[0]}})
-        print(table[-1], flush=True)
+        print(table[-1], file=sys.stderr, flush=True)
     return table
+
+
+def environment(rank: int, size: int, port: int) -> dict[str, str]:
+    """What a launcher says to a rank."""
+    own = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": size,
+        "LOCAL_WORLD_SIZE": size,
+        "MASTER_PORT": port,
+    }
+    return {**{key: str(value) for key, value in own.items()}, "MASTER_ADDR": "127.0.0.1"}
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def member(recipe: Path) -> None:
@@ -124,7 +137,9 @@ def member(recipe: Path) -> None:
     from burnish.parallel.runtime import prepare_process
 
     prepare_process()
+    from burnish.optim.masters import local
     from burnish.recipe.load import load_recipe
+    from burnish.training.forecast import RESERVE
     from burnish.training.launching import all_ranks
     from burnish.training.run import open_readied
     from burnish.training.stages import ready
@@ -136,11 +151,26 @@ def member(recipe: Path) -> None:
             readied = ready(asked)
         before, peak = anonymous(), Peak()
         session = open_readied(asked, readied, from_scratch=False, ranks=ranks)
-        opened = peak.bytes - before
-        loss = [take_step(session).loss for _ in range(2)][-1]
-        parameters = sum(p.numel() for p in session.model.parameters())
-    held = {"parameters": parameters, "opened_MB": opened / MEGA, "peak_MB": (peak.bytes - before) / MEGA}
-    print(json.dumps({**{key: round(value) for key, value in held.items()}, "loss": loss}), flush=True)
+        loading = peak.bytes - before
+        for _ in range(STEPS):
+            take_step(session)
+        own = {id(p): local(p) for p in (*session.model.parameters(), *session.masters.parameters.values())}
+        gradients = [local(p) for p in session.masters.parameters.values()]
+        moments = [local(value) for value in session.optimizer.state().values()]
+        expected = session.expected
+    held = {
+        "before": before,
+        "state": sum(size_of(each) for each in (own.values(), gradients, moments)),
+        "loading": loading,
+        "peak": peak.bytes - before,
+        "planned": expected.total - RESERVE * expected.process,
+    }
+    print(json.dumps({key: round(value / MEGA) for key, value in held.items()}), flush=True)
+
+
+def size_of(tensors: Iterable[Any]) -> int:
+    """Bytes of tensors; a gradient has those of its parameter."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 class Peak:
@@ -164,115 +194,31 @@ def anonymous() -> int:
     raise RuntimeError("this system does not say RssAnon")
 
 
-# Kills
-
-
-def kill_and_resume(folder: Path, times: int, seed: int, how: str, *, restarts: int) -> int:
-    """Kill one of two ranks at a random instant, go on, and compare with a run that nobody killed; how many differ."""
-    recipe = make_recipe(folder, SMALL, num_epochs=4, save_steps=2, val_set_size=8, data_parallel=how)
-    started = time.monotonic()
-    subprocess.run(burnish("train", recipe, "run_name=straight", "--processes", "2"), check=True, **QUIET)
-    whole, runs, draw = time.monotonic() - started, folder / "runs", random.Random(seed)
-    bad = 0
-    for number in range(times):
-        run = runs / f"killed-{number}"
-        more = ["--restarts", str(restarts)] if restarts else []
-        at, victim = draw.uniform(0.1, 1.0) * whole, draw.randrange(2)
-        launch = subprocess.Popen(
-            burnish("train", recipe, f"run_name={run.name}", "--processes", "2", *more),
-            start_new_session=True,
-            **QUIET,
-        )
-        time.sleep(at)
-        hit = kill_rank(launch.pid, victim)
-        killed = time.monotonic()
-        code = launch.wait()
-        ended = time.monotonic() - killed
-        step = newest(run)
-        again = 0
-        if code and (run / "resolved.yaml").exists():
-            resumed = burnish("resume", str(run), "--processes", "2")
-            again = subprocess.run(resumed, check=False, **QUIET).returncode
-        elif code:
-            subprocess.run(
-                burnish("train", recipe, f"run_name={run.name}", "--processes", "2"), check=True, **QUIET
-            )
-        same = (run / "final").exists() and not different(runs / "straight", run)
-        bad += not same
-        print(
-            f"{number:3} rank {victim} at {at:5.1f} s{'' if hit else ' (over)'}: ended after {ended:4.1f} s: {code}, "
-            f"checkpoint {step}, resumed with {again}: {'equal' if same else 'DIFFERENT'}",
-            flush=True,
-        )
-        shutil.rmtree(run, ignore_errors=True)
-    return bad
-
-
-QUIET: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-
-
-def burnish(*words: Any) -> list[str]:
-    """A command line of burnish."""
-    return [sys.executable, "-m", "burnish", *map(str, words)]
-
-
-def kill_rank(launcher: int, rank: int) -> bool:
-    """SIGKILL to one of a launcher's ranks, found by its environment; false where there is none (any more)."""
-    for child in children(launcher):
-        try:
-            said = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-            if f"RANK={rank}".encode() in said:
-                os.kill(child, signal.SIGKILL)
-                return True
-        except OSError:
-            continue
-    return False
-
-
-def children(process: int) -> list[int]:
-    """The processes that one has started."""
-    found = Path(f"/proc/{process}/task/{process}/children")
-    return [int(child) for child in found.read_text().split()] if found.exists() else []
-
-
-def newest(run: Path) -> str:
-    """The newest checkpoint's name."""
-    steps = sorted(path.name for path in run.glob("checkpoints/step-*"))
-    return steps[-1] if steps else "none"
-
-
-def different(one: Path, other: Path) -> list[str]:
-    """The files of the finished model and of the last checkpoint that differ, byte by byte."""
-    last = max(path.name for path in one.glob("checkpoints/step-*"))
-    files = [
-        "final/model.safetensors",
-        *(f"checkpoints/{last}/{kind}.safetensors" for kind in ("weights", "optimizer")),
-    ]
-    return [name for name in files if (one / name).read_bytes() != (other / name).read_bytes()]
+def markdown(table: list[dict[str, Any]]) -> str:
+    """The table as docs/distributed.md has it."""
+    lines = ["| " + " | ".join(table[0]) + " |", "|" + "---|" * len(table[0])]
+    return "\n".join(
+        [*lines, *("| " + " | ".join(f"{value:,}" for value in row.values()) + " |" for row in table)]
+    )
 
 
 def main() -> None:
     """Read the command line, measure, print."""
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("what", choices=("memory", "kills", "restarts", "member"))
-    asked.add_argument("recipe", nargs="?", type=Path)
-    asked.add_argument("--times", type=int, default=20)
-    asked.add_argument("--seed", type=int, default=0)
-    asked.add_argument("--how", default="replicate")
+    asked.add_argument("--member", type=Path, help=argparse.SUPPRESS)
     asked.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
+    asked.add_argument("--keys", nargs="+", default=[], metavar="KEY=VALUE")
+    asked.add_argument("--small", action="store_true", help="a model of nothing")
     given = asked.parse_args()
-    if given.what == "member":
-        member(given.recipe)
+    if given.member is not None:
+        member(given.member)
         return
+    keys = {key: yaml.safe_load(value) for key, _, value in (said.partition("=") for said in given.keys)}
     with tempfile.TemporaryDirectory(prefix="burnish-ranks-") as place:
         os.environ["BURNISH_CACHE"] = f"{place}/cache"
         os.environ["OMP_NUM_THREADS"] = "1"
-        if given.what == "memory":
-            print(json.dumps(measure_memory(Path(place), given.ranks)))
-        else:
-            restarts = 2 if given.what == "restarts" else 0
-            bad = kill_and_resume(Path(place), given.times, given.seed, given.how, restarts=restarts)
-            print(f"{bad} of {given.times} differ")
+        shape = SMALL if given.small else SHAPE
+        print(markdown(measure(Path(place), shape, given.ranks, keys)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -19,6 +20,8 @@ from burnish.errors import BurnishError, DataError, UsageError, as_error
 # typer names only this one class of its usage errors; the class above it covers unknown options and the rest
 COMMAND_LINE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
+SAYS_FIRST = 2.0
+"""Seconds by which the ranks that print nothing end later."""
 REPORT_TO = "the burnish issue tracker"
 
 
@@ -42,13 +45,20 @@ def run(words: Sequence[str]) -> int:
         error = as_error(raised)
         if error is None:
             raise
-        return error.exit_code if _first_rank_says(error) else output.fail(error)
+        return _quietly(error) if error.told or _another_says(error) else output.fail(error)
     return code if isinstance(code, int) else 0
 
 
-def _first_rank_says(error: BurnishError) -> bool:
-    """Whether another process of the run prints it: what is wrong with a recipe or its data, all ranks find."""
-    return os.environ.get("RANK", "0") != "0" and isinstance(error, UsageError | DataError)
+def _another_says(error: BurnishError) -> bool:
+    """Whether another process of this node prints it: what is wrong with a recipe, each rank finds by itself."""
+    return os.environ.get("LOCAL_RANK", "0") != "0" and isinstance(error, UsageError | DataError)
+
+
+def _quietly(error: BurnishError) -> int:
+    """The exit code, when whoever prints has had the time to: a launcher ends all ranks with the first that ends."""
+    if not error.told:
+        time.sleep(SAYS_FIRST)
+    return error.exit_code
 
 
 def explain_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

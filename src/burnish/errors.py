@@ -21,9 +21,13 @@ from typing import Any
 
 
 class BurnishError(Exception):
-    """What was seen (value, file:line, row or step), the rule, and what mends it."""
+    """What was seen (value, file:line, row or step), the rule, and what mends it.
+
+    `told` says that another process of the run prints it.
+    """
 
     exit_code = 1
+    told = False
 
     def __init__(self, saw: str, *, rule: str, remedy: str) -> None:
         super().__init__(saw)

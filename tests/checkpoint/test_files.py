@@ -39,8 +39,9 @@ def save(folder: Path, step: int) -> Path:
     return write_checkpoint(folder, Checkpoint(step, WEIGHTS, {"a.weight/exp_avg": torch.ones(2, 3)}, STATE))
 
 
-def test_what_is_saved_comes_back(tmp_path: Path) -> None:
-    loaded = load_checkpoint(save(tmp_path, 3))
+@pytest.mark.parametrize("mapped", [False, True])
+def test_what_is_saved_comes_back(mapped: bool, tmp_path: Path) -> None:
+    loaded = load_checkpoint(save(tmp_path, 3), mapped=mapped)
     assert loaded.step == 3
     assert torch.equal(loaded.weights["a.weight"], WEIGHTS["a.weight"])
     assert torch.equal(loaded.optimizer["a.weight/exp_avg"], torch.ones(2, 3))
@@ -54,8 +55,9 @@ def test_one_flipped_bit_is_seen_and_the_checkpoint_before_is_used(tmp_path: Pat
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(DataError, match=name):
-        load_checkpoint(path.parent)
+    for mapped in (False, True):
+        with pytest.raises(DataError, match=name):
+            load_checkpoint(path.parent, mapped=mapped)
     found, complaints = newest_good(tmp_path)
     assert found is not None and found.step == 1
     assert name in complaints[0]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
-from burnish.optim.masters import Masters
+from burnish.optim.masters import Masters, laid_out_as, local, whole
+from tests.parallel.ranks import on_ranks
 
 
 def linear() -> nn.Linear:
@@ -65,3 +69,21 @@ def test_clipping_scales_the_whole_gradient_and_reports_its_norm_before() -> Non
     assert float(masters.clip(None)) == 8.0
     assert float(masters.clip(2.0)) == 8.0
     torch.testing.assert_close(model.weight.grad.norm(), torch.tensor(2.0))
+
+
+def share_of(rows: int) -> tuple[list[float], int, float]:
+    """On a rank: its part of a whole tensor, the bytes that it holds of it, and the sum over all ranks."""
+    mesh = init_device_mesh("cpu", (2,))
+    like = distribute_tensor(torch.zeros(rows, 2), mesh, [Shard(0)])
+    dealt = laid_out_as(like, torch.arange(2.0 * rows).view(rows, 2))
+    own = local(dealt)
+    return own.flatten().tolist(), own.untyped_storage().nbytes(), float(whole(dealt).sum())
+
+
+@pytest.mark.parametrize("rows", [4, 3, 1])
+def test_a_rank_takes_its_part_of_a_whole_tensor_and_holds_nothing_of_the_rest(rows: int) -> None:
+    found = on_ranks(2, share_of, rows)
+    numbers = [float(number) for number in range(2 * rows)]
+    assert found[0][0] + found[1][0] == numbers
+    assert [held for _, held, _ in found] == [4 * len(own) for own, _, _ in found]
+    assert {total for *_, total in found} == {sum(numbers)}

@@ -12,7 +12,8 @@ from burnish.errors import UsageError
 from burnish.recipe.load import load_recipe
 from burnish.training.run import train
 from tests.parallel.gang import Job, do_steps, gang, results
-from tests.parallel.test_ranks import assert_same, keys_of
+from tests.parallel.invariance import keys_of
+from tests.parallel.test_ranks import assert_same
 
 CASES: dict[str, dict[str, Any]] = {
     "full": {"context_parallel": 4},

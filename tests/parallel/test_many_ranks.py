@@ -10,96 +10,57 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from burnish.recipe.load import load_recipe
 from burnish.training.directory import RunDirectory
 from burnish.training.run import train
-from tests.conftest import SUBJECTS, write_jsonl
-from tests.parallel.gang import Job, apart, do_steps, gang, results
-from tests.parallel.test_ranks import assert_same, keys_of
+from tests.parallel.gang import apart, do_steps, gang, results
+from tests.parallel.invariance import LAYOUTS, alone, differences, jobs_of, keys_of, make_rows
+from tests.parallel.test_ranks import assert_same
 
 pytestmark = pytest.mark.slow
 
 ModelDirectory = Callable[[str], Path]
-CROSSED = list(product(("replicate", "shard"), ("full", "lora"), (False, True)))
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Uneven rows, of which several ask the same long question, so that trees share it."""
-    question = "Of all that you know of the world, and of what was said before, tell me now what this is: "
-    return write_jsonl(
-        tmp_path_factory.mktemp("rows") / "rows.jsonl",
-        [
-            {
-                "messages": [
-                    {"role": "user", "content": question + SUBJECTS[n % 3]},
-                    {"role": "assistant", "content": f"It is number {n}" + " and more" * (n % 7) + "."},
-                ]
-            }
-            for n in range(80)
-        ],
-    )
-
-
-def name_of(how: str, adapter: str, tree: bool) -> str:
-    return f"{how}-{adapter}-{'tree' if tree else 'packed'}"
-
-
-def crossed(model: Path, rows: Path, out: Path, extra: dict[str, Any]) -> list[Job]:
-    """A job for each combination."""
-    jobs = []
-    for how, adapter, tree in CROSSED:
-        keys = {"data_parallel": how, "adapter": adapter, "share_prefixes": tree, **extra}
-        name = name_of(how, adapter, tree)
-        jobs.append({"name": name, "kind": "steps", "keys": keys_of(name, model, rows, out, **keys)})
-    return jobs
+    return make_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl")
 
 
 @pytest.fixture(scope="module")
-def alone(
+def one(
     model_directory: ModelDirectory, rows: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
-    """One process's results by combination; how the weights are dealt is nothing to it."""
-    out = tmp_path_factory.mktemp("alone")
-    jobs = crossed(model_directory("llama"), rows, out, {})
-    known = {
-        job["name"].removeprefix("replicate-"): do_steps(job["keys"])
-        for job in jobs
-        if "replicate" in job["name"]
-    }
-    return {
-        name_of(how, adapter, tree): known[name_of(how, adapter, tree).partition("-")[2]]
-        for how, adapter, tree in CROSSED
-    }
+) -> dict[str, dict[str, Tensor]]:
+    """One process's results by method."""
+    return alone(model_directory("llama"), rows, tmp_path_factory.mktemp("alone"))
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_everything_crossed_is_what_one_process_computes(
-    size: int, alone: dict[str, Any], model_directory: ModelDirectory, rows: Path, tmp_path: Path
+    size: int,
+    one: dict[str, dict[str, Tensor]],
+    model_directory: ModelDirectory,
+    rows: Path,
+    tmp_path: Path,
 ) -> None:
-    jobs = crossed(model_directory("llama"), rows, tmp_path, {})
-    if size == 4:
-        keys = keys_of(
-            "hybrid", model_directory("llama"), rows, tmp_path, data_parallel="hybrid", share_prefixes=True
-        )
-        jobs.append({"name": "hybrid", "kind": "steps", "keys": keys})
-    gang(jobs, size, tmp_path, limit=600)
+    jobs = jobs_of(LAYOUTS[size], model_directory("llama"), rows, tmp_path)
+    gang(jobs, size, tmp_path, limit=900)
     for job in jobs:
-        ours = results(tmp_path, job)
-        theirs = alone["shard-full-tree" if job["name"] == "hybrid" else job["name"]]
-        figures = {part: apart(ours, theirs, part) for part in ("loss", "gradient/", "weight/")}
-        print(size, job["name"], {part: f"{figure:.1e}" for part, figure in figures.items()})
-        assert_same(ours, theirs)
+        found = differences(results(tmp_path, job), one[job["name"].partition(": ")[2]])
+        print(size, job["name"], {part: f"{figure:.1e}" for part, figure in found.items()})
+        near = 1e-5 if "context" in job["name"] else 1e-6
+        assert max(found["loss"], found["gradient"]) < near
+        assert found["weights"] < 1e-5
 
 
 def test_more_ranks_than_packs_leave_some_idle_and_nothing_hangs(
@@ -124,6 +85,29 @@ def test_more_ranks_than_packs_leave_some_idle_and_nothing_hangs(
     gang(jobs, 3, tmp_path)
     for job in jobs:
         assert_same(results(tmp_path, job), do_steps(job["keys"]))
+
+
+def test_offload_on_a_cpu_and_a_base_in_four_bits_on_several_ranks_are_as_one_process(
+    model_directory: ModelDirectory, rows: Path, tmp_path: Path
+) -> None:
+    """Four bits are replicated: shards of them are refused (tests/training/test_launching.py)."""
+    cases = {
+        "offload": {"data_parallel": "shard", "cpu_offload": True},
+        "offload-lora": {"data_parallel": "shard", "cpu_offload": True, "adapter": "lora"},
+        "four-bits": {"adapter": "qlora"},
+        "four-bits-context": {"adapter": "qlora", "context_parallel": 2},
+    }
+    jobs = [
+        {
+            "name": name,
+            "kind": "steps",
+            "keys": keys_of(name, model_directory("llama"), rows, tmp_path, **keys),
+        }
+        for name, keys in cases.items()
+    ]
+    gang(jobs, 2, tmp_path)
+    for job in jobs:
+        assert_same(results(tmp_path, job), do_steps({**job["keys"], "context_parallel": 1}))
 
 
 @pytest.mark.parametrize("family", ["wide", "gpt_neox"])

@@ -77,5 +77,5 @@ def test_the_shorthand_is_torchrun_with_the_rest_of_the_command_line() -> None:
     )
     assert words == ["train", "r.yaml", "x=--processes"]
     command = torchrun(words, processes=2, restarts=3)
-    assert command[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    assert command[1:5] == ["-m", "burnish.parallel.engine", "--standalone", "--nproc-per-node=2"]
     assert command[-4:] == ["burnish", *words]

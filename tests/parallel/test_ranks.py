@@ -24,6 +24,7 @@ from burnish.training.run import prepare, train
 from burnish.training.step import Abandoned, _in_turn, take_step
 from tests.conftest import conversation, write_jsonl
 from tests.parallel.gang import Job, apart, do_steps, gang, results
+from tests.parallel.invariance import keys_of
 
 ModelDirectory = Callable[[str], Path]
 
@@ -42,23 +43,6 @@ RUNS: dict[str, dict[str, Any]] = {
     "replicate": {"adapter": "lora", "forgetting": GUARD},
     "shard": {"adapter": "lora"},
 }
-
-
-def keys_of(name: str, model: Path, data: Path, out: Path, **more: Any) -> dict[str, Any]:
-    """The recipe of a case, small, in fp32."""
-    return {
-        "model": str(model),
-        "datasets": str(data),
-        "output_dir": str(out),
-        "run_name": name,
-        "dtype": "float32",
-        "global_batch_size": 7,
-        "micro_batch_size": 2,
-        "learning_rate": 1e-4,
-        "max_steps": 10,
-        "val_set_size": 5,
-        **more,
-    }
 
 
 @pytest.fixture(scope="module")

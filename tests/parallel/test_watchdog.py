@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 import torch.distributed as dist
 
-from burnish.errors import BurnishError
+from burnish.errors import BurnishError, DataError, UsageError
 from burnish.parallel import watchdog
 from burnish.parallel.watchdog import RankLost, Watchdog, naming_the_lost
 from tests.parallel.gang import free_port
@@ -80,3 +81,70 @@ def test_an_error_while_all_hearts_beat_stays_what_it_is(port: int) -> None:
         raise RuntimeError("shapes do not fit")
     first.leave()
     second.leave()
+
+
+def test_what_one_rank_runs_into_the_first_one_prints_and_no_other(port: int) -> None:
+    said: list[BurnishError] = []
+    first, second = pair(port, said, silence=60)
+    assert second.report(UsageError("the recipe", rule="r", remedy="m")) is False
+    wait_for(said)
+    first.leave()
+    assert [type(error) for error in said] == [UsageError]
+    assert said[0].saw.startswith("rank 1 on ") and said[0].saw.endswith(": the recipe")
+    assert not said[0].told
+
+
+def test_what_all_ranks_find_the_first_one_prints(port: int) -> None:
+    dogs = [Watchdog("127.0.0.1", port, rank=rank, size=3, act=lambda error: None) for rank in range(3)]
+    error = UsageError("all the same", rule="r", remedy="m")
+    assert [dog.report(error) for dog in dogs] == [True, False, False]
+
+
+def test_where_the_first_rank_is_gone_the_first_to_fail_prints(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "TOLD", 0.05)
+    dogs = [Watchdog("127.0.0.1", port, rank=rank, size=3, act=lambda error: None) for rank in range(3)]
+    assert [dogs[rank].report(ValueError("x")) for rank in (2, 1)] == [True, False]
+    found = dogs[1].failure()
+    assert found is not None and found.saw.endswith(": ValueError: x")
+
+
+def test_an_error_within_the_block_is_printed_once(port: int) -> None:
+    first, second = pair(port, [], silence=60)
+    told = []
+    for dog in (first, second):
+        with pytest.raises(DataError, match="a row") as caught, naming_the_lost(dog):
+            raise DataError("a row", rule="r", remedy="m")
+        told.append(caught.value.told)
+    assert told == [False, True]
+
+
+def test_ranks_that_were_all_stopped_for_a_while_do_not_accuse_each_other(port: int) -> None:
+    said: list[BurnishError] = []
+    first, second = pair(port, said, silence=0.4)
+    time.sleep(0.1)
+    for dog, seconds in ((first, 0.8), (second, 1.0)):  # as by SIGSTOP and SIGCONT, or a laptop put to sleep
+        dog._stop = Sleeper(dog._stop, seconds)
+    time.sleep(1.5)
+    assert said == []
+    first.leave()
+    second.leave()
+
+
+class Sleeper:
+    """An event whose next wait takes so long."""
+
+    def __init__(self, event: threading.Event, seconds: float) -> None:
+        self._event, self._seconds = event, seconds
+
+    def wait(self, timeout: float) -> bool:
+        seconds, self._seconds = self._seconds, 0.0
+        time.sleep(seconds)
+        return self._event.wait(timeout)
+
+    def set(self) -> None:
+        self._event.set()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()

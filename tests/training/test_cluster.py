@@ -16,14 +16,13 @@ from burnish.training.cluster import (
     Choice,
     changes,
     choices,
-    gathered,
     on_cluster,
     rank_forecast,
-    rank_memory,
     read_cluster,
     ring_bytes,
 )
 from burnish.training.forecast import GB, Work, memory_of
+from burnish.training.holding import gathered, rank_memory
 from tests.training.test_forecast import LLAMA_70B
 
 EIGHT = {

@@ -10,6 +10,7 @@ import transformers
 
 from burnish.models.anatomy import anatomy_of
 from burnish.parallel.hardware import ACCELERATORS
+from burnish.parallel.mesh import Mesh
 from burnish.recipe.schema import Recipe
 from burnish.training.cluster import Cluster, on_cluster
 from burnish.training.forecast import (
@@ -18,8 +19,8 @@ from burnish.training.forecast import (
     memory_of,
     operations,
     what_to_change,
-    with_checkpointing,
 )
+from burnish.training.holding import with_checkpointing
 
 LLAMA_70B = {
     "hidden_size": 8192,
@@ -113,7 +114,7 @@ def test_auto_recomputes_where_a_step_that_keeps_all_does_not_fit_and_what_is_sa
 
     def decided(room: float, **keys: object) -> object:
         return with_checkpointing(
-            asked(**keys), anatomy, trained=0, pack_tokens=4096, room=room
+            asked(**keys), anatomy, Mesh(), trained=0, pack_tokens=4096, room=room
         ).gradient_checkpointing
 
     needed = memory_of(asked(), anatomy, trained=0, pack_tokens=4096).total

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from burnish.errors import UsageError
+from burnish.parallel.bounds import refuse
 from burnish.parallel.launch import Launch
 from burnish.parallel.mesh import Mesh
-from burnish.parallel.ranks import ALONE
 from burnish.recipe.schema import Recipe
-from burnish.training.launching import begun_before, forget, refuse_guard, remember
+from burnish.training.launching import begun_before, forget, remember
 
 LAUNCH = Launch(rank=0, size=2, key="launch")
 
@@ -44,10 +45,21 @@ def test_a_process_that_nobody_launched_leaves_no_word(recipe: Recipe, tmp_path:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_guard_is_refused_where_it_takes_several_ranks_to_read_a_row(tmp_path: Path) -> None:
-    guarded = Recipe.model_validate({"model": "m", "datasets": "d.jsonl", "forgetting": {}})
-    refuse_guard(guarded, replace(ALONE, mesh=Mesh(replicate=4)))
-    for mesh in (Mesh(shard=2), Mesh(replicate=2, context=2)):
-        with pytest.raises(UsageError, match=r"forgetting, and \d ranks") as caught:
-            refuse_guard(guarded, replace(ALONE, mesh=mesh))
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"forgetting": {}}, r"forgetting, and \d ranks"),
+        ({"adapter": "qlora"}, r"adapter: qlora, and \d ranks"),
+        ({"optimizer": "muon"}, r"optimizer: muon, and \d ranks"),
+    ],
+)
+def test_what_needs_the_whole_model_is_refused_where_a_rank_has_a_part(
+    keys: dict[str, Any], said: str
+) -> None:
+    asked = Recipe.model_validate({"model": "m", "datasets": "d.jsonl", **keys})
+    refuse(asked, Mesh(replicate=4))
+    meshes = [Mesh(shard=2), Mesh(replicate=2, shard=2)]
+    for mesh in meshes + ([Mesh(replicate=2, context=2)] if "forgetting" in keys else []):
+        with pytest.raises(UsageError, match=said) as caught:
+            refuse(asked, mesh)
         assert "data_parallel=replicate" in caught.value.remedy

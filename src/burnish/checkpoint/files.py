@@ -30,7 +30,15 @@ from burnish.checkpoint.faults import point
 from burnish.checkpoint.pace import at_once
 from burnish.checkpoint.place import discard, flush
 from burnish.checkpoint.space import require_room
-from burnish.checkpoint.tensors import is_finite, read_hashed, tensors_in, whole, write_stream, write_tensors
+from burnish.checkpoint.tensors import (
+    is_finite,
+    map_hashed,
+    read_hashed,
+    tensors_in,
+    whole,
+    write_stream,
+    write_tensors,
+)
 from burnish.errors import BurnishError, DataError, Diverged
 
 MANIFEST = "MANIFEST.json"
@@ -118,15 +126,17 @@ def _name(draft: Path, final: Path) -> Path:
     return final
 
 
-def load_checkpoint(directory: Path) -> Checkpoint:
+def load_checkpoint(directory: Path, *, mapped: bool = False) -> Checkpoint:
     """Read a checkpoint whose manifest verifies; DataError names the file that is damaged.
 
-    Every file is read once, and what is used are the bytes that were hashed.
+    Every file is read once, and what is used are the bytes that were hashed. `mapped` leaves them in their files, for
+    a rank that takes its own part of each tensor: several of a host would otherwise hold the whole of it each.
     """
     with ThreadPoolExecutor(3) as threads:
         entries = _entries(directory)
         reads = {
-            name: threads.submit(_read_checked, directory, name, entry) for name, entry in entries.items()
+            name: threads.submit(_read_checked, directory, name, entry, map_hashed if mapped else read_hashed)
+            for name, entry in entries.items()
         }
         read = {name: future.result() for name, future in reads.items()}
     try:
@@ -163,9 +173,11 @@ def _entries(directory: Path) -> dict[str, dict[str, Any]]:
     return dict(entries)
 
 
-def _read_checked(directory: Path, name: str, entry: dict[str, Any]) -> Tensor:
+def _read_checked(
+    directory: Path, name: str, entry: dict[str, Any], read: Callable[[Path], tuple[Tensor, str]]
+) -> Tensor:
     _require_size(directory, name, entry)
-    whole, sha256 = read_hashed(directory / name)
+    whole, sha256 = read(directory / name)
     _require_hash(directory, name, entry, sha256)
     return whole
 
@@ -199,14 +211,16 @@ def step_of(directory: Path) -> int:
     return int(directory.name.removeprefix("step-"))
 
 
-def newest_good(folder: Path, *, below: int | None = None) -> tuple[Checkpoint | None, list[str]]:
+def newest_good(
+    folder: Path, *, below: int | None = None, mapped: bool = False
+) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that verifies (of a step before `below`), and what was wrong with those after it."""
     complaints: list[str] = []
     for directory in reversed(named(folder)):
         if below is not None and step_of(directory) >= below:
             continue
         try:
-            return load_checkpoint(directory), complaints
+            return load_checkpoint(directory, mapped=mapped), complaints
         except DataError as error:
             complaints.append(f"passed over: {error.saw}")
     return None, complaints

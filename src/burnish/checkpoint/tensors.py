@@ -46,6 +46,15 @@ def write_tensors(
     return write_stream(path, _stream(tensors), pace)
 
 
+def map_hashed(path: Path) -> tuple[Tensor, str]:
+    """A file's bytes as the system maps them, and their SHA-256: no memory of this process's own holds them."""
+    whole = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    content, digest = memoryview(whole.numpy().data), hashlib.sha256()
+    for at in range(0, len(content), CHUNK):
+        digest.update(content[at : at + CHUNK])
+    return whole, digest.hexdigest()
+
+
 def read_hashed(path: Path) -> tuple[Tensor, str]:
     """A file's bytes and their SHA-256, computed by a thread of each part while the next one is read."""
     whole = torch.empty(path.stat().st_size, dtype=torch.uint8)

@@ -10,7 +10,9 @@ import typer
 from burnish.cli.output import Output
 from burnish.cli.train import AsJson, Overrides, Processes, Restarts, display_of_first, report
 from burnish.parallel.launch import become_many
+from burnish.recipe.load import load_recipe
 from burnish.training.again import repeat_last_interval
+from burnish.training.directory import open_run
 from burnish.training.run import resume
 
 
@@ -30,7 +32,8 @@ def command(
     """Go on with an interrupted run from its newest whole checkpoint; `num_epochs=...` makes a run longer."""
     output = Output(as_json=as_json)
     if processes is not None:
-        become_many(processes, restarts)
+        recipe = load_recipe(open_run(run).path / "resolved.yaml", overrides or []).recipe
+        become_many(processes, restarts, recipe)
     if verify:
         _verify(run, output)
         return

@@ -48,7 +48,7 @@ def command(
     """Fine-tune a model by a recipe; Ctrl-C once stops after the step in hand and saves."""
     loaded = load_recipe(recipe, overrides or [])
     if processes is not None:
-        become_many(processes, restarts)
+        become_many(processes, restarts, loaded.recipe)
     with display_of_first(as_json=as_json) as show:
         result = train(loaded, show=show)
     report(result, Output(as_json=as_json))

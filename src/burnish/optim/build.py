@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from burnish.errors import DataError, UsageError
+from burnish.errors import DataError
 from burnish.optim import eight_bit
 from burnish.optim.masters import laid_out_as
 
@@ -112,19 +112,6 @@ class Optimizer:
                         for entry, value in saved.items()
                     }
                     part.state[parameter] = eight_bit.restored_entries(part, entries, parameter.device)
-
-
-ELEMENTWISE = frozenset({"adamw", "sgd"})
-
-
-def refuse_whole_matrices(name: str) -> None:
-    """UsageError for an optimiser that looks at more of a matrix than one number at a time, where ranks hold parts."""
-    if name not in ELEMENTWISE:
-        raise UsageError(
-            f"optimizer: {name}, and weights that are dealt to ranks",
-            rule=f"{name} needs whole matrices, or blocks of them that do not depend on the number of ranks",
-            remedy="say optimizer=adamw, or data_parallel=replicate",
-        )
 
 
 def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from burnish.errors import DataError
 from burnish.losses.sums import add_up
@@ -134,11 +135,18 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def laid_out_as(like: Tensor, value: Tensor) -> Tensor:
-    """A whole tensor, which every rank has, dealt to the ranks as `like` is."""
+    """A whole tensor, which every rank has, dealt to the ranks as `like` is: this rank's part of it, copied.
+
+    (torch's `distribute_tensor` brings all of it to the device, and the part it gives goes on holding the rest.)
+    """
     if not isinstance(like, DTensor):
         return value
-    there = value.to(like.device_mesh.device_type)
-    return distribute_tensor(there, like.device_mesh, like.placements, src_data_rank=None).to(like.device)
+    shape, first = compute_local_shape_and_global_offset(value.shape, like.device_mesh, like.placements)
+    part = value[tuple(slice(at, at + length) for at, length in zip(first, shape, strict=True))]
+    own = part.to(like.device, copy=True, memory_format=torch.contiguous_format)
+    return DTensor.from_local(
+        own, like.device_mesh, like.placements, run_check=False, shape=value.shape, stride=value.stride()
+    )
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

@@ -12,6 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from burnish.errors import UsageError
+from burnish.parallel.bounds import mesh_of
+from burnish.recipe.schema import Recipe
+
+STOPS_WITHIN = 600
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch:
 def torchrun(words: Sequence[str], *, processes: int, restarts: int = 0) -> list[str]:
     """The command that runs `burnish WORDS` in so many processes on this machine."""
     engine = [
-        "torch.distributed.run",
+        "burnish.parallel.engine",
         "--standalone",
         f"--nproc-per-node={processes}",
         f"--max-restarts={restarts}",
@@ -66,16 +71,22 @@ def torchrun(words: Sequence[str], *, processes: int, restarts: int = 0) -> list
     return [sys.executable, "-m", *engine, "-m", "burnish", *words]
 
 
-def become_many(processes: int, restarts: int) -> None:
-    """Replace this process by torchrun and the same command line in `processes` ranks; it does not return."""
+def become_many(processes: int, restarts: int, recipe: Recipe) -> None:
+    """Replace this process by torchrun and the same command line in `processes` ranks; it does not return.
+
+    UsageError, before anything is started, where the recipe's values do not go into so many.
+    """
     if "RANK" in os.environ:
         raise UsageError(
             f"--processes {processes} in rank {os.environ['RANK']} of a launch",
             rule="processes are started once: by a launcher, or by --processes",
             remedy="leave --processes out under torchrun, srun and their like",
         )
+    mesh_of(recipe, processes)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    # What torchrun gives ranks to end in: who is asked to stop finishes the pack in hand, and saves.
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(STOPS_WITHIN))
     command = torchrun(
         without_options(sys.argv[1:], ("--processes", "--restarts")), processes=processes, restarts=restarts
     )

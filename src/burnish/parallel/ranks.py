@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,9 +23,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.rendezvous import rendezvous
 
 from burnish import errors
-from burnish.errors import BurnishError
+from burnish.errors import BurnishError, UsageError
 from burnish.parallel.launch import Launch
-from burnish.parallel.mesh import DIMENSIONS, Mesh, derive_mesh
+from burnish.parallel.mesh import DIMENSIONS, Mesh
 from burnish.parallel.watchdog import Watchdog
 
 LONGEST_COLLECTIVE = timedelta(minutes=10)
@@ -115,6 +115,14 @@ class Ranks:
         """Whether it is so on any rank."""
         return here if self.size == 1 else bool(self.sum(torch.tensor([float(here)])).item())
 
+    def least(self, here: float) -> float:
+        """The least of all ranks' numbers."""
+        if self.size == 1:
+            return here
+        found = torch.tensor([here], dtype=torch.float64)
+        dist.all_reduce(found, op=dist.ReduceOp.MIN)
+        return float(found)
+
     def tell(self, value: Any) -> Any:
         """What the first rank says, as JSON, to all."""
         if self.size == 1:
@@ -169,42 +177,88 @@ class Ranks:
 ALONE = Ranks()
 
 
-def join(launch: Launch, *, data_parallel: str, context_parallel: int = 1) -> Ranks:
-    """This process's place among those it was launched with; `ALONE` where it is the only one."""
-    if launch.size == context_parallel == 1:
-        return ALONE
-    mesh = derive_mesh(
-        launch.size,
-        data_parallel=data_parallel,
-        context_parallel=context_parallel,
-        per_node=launch.local_size,
-    )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """All processes of a launch, found; how they share out the work is not said yet."""
+
+    launch: Launch
+    store: Any
+    watchdog: Watchdog
+    owns_group: bool
+
+    def agree(self, said: Mapping[str, Any]) -> None:
+        """UsageError on every rank where one says other things than the first one does."""
+        mine, store = orjson.dumps(said), self.store
+        store.set(f"said/{self.launch.rank}", mine)
+        if self.launch.is_first:
+            others = {rank: store.get(f"said/{rank}") for rank in range(1, self.launch.size)}
+            found = {
+                rank: differing(said, orjson.loads(other)) for rank, other in others.items() if other != mine
+            }
+            store.set("disagree", orjson.dumps({str(rank): keys for rank, keys in found.items() if keys}))
+        if disagree := orjson.loads(store.get("disagree")):
+            rank, keys = next(iter(disagree.items()))
+            raise UsageError(
+                f"rank {rank} was started with another {keys[0]} than rank 0"
+                + (f" (and another {', '.join(keys[1:])})" if keys[1:] else ""),
+                rule="all ranks of a run have one recipe, one burnish and one torch",
+                remedy="start every node with the same command, the same recipe file and the same environment",
+            )
+
+    def take_places(self, mesh: Mesh) -> Ranks:
+        """This process's place in the mesh."""
+        launch = self.launch
+        shape = (mesh.replicate, mesh.shard, mesh.context)
+        return Ranks(
+            rank=launch.rank,
+            mesh=mesh,
+            devices=init_device_mesh(_device(), shape, mesh_dim_names=DIMENSIONS),
+            store=self.store,
+            node=launch.node,
+            first_of_node=launch.local_rank == 0,
+            of_node=launch.local_size,
+            watchdog=self.watchdog,
+            owns_group=self.owns_group,
+        )
+
+
+def meet(launch: Launch) -> Meeting:
+    """Wait for all processes of a launch, and begin to watch over them."""
+    if _device() == "cuda":
         torch.cuda.set_device(launch.local_rank)
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     owns = not dist.is_initialized()
     if owns:
-        store, rank, size = next(rendezvous("env://", timeout=LONGEST_COLLECTIVE))
-        # torchrun keeps its store over a restart: ranks would call at addresses of those before them.
-        store = PrefixStore(f"attempt/{launch.restarts}", store)
-        backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_COLLECTIVE)
-    shape = (mesh.replicate, mesh.shard, mesh.context)
-    devices = init_device_mesh(device, shape, mesh_dim_names=DIMENSIONS)
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        try:
+            store, rank, size = next(rendezvous("env://", timeout=LONGEST_COLLECTIVE))
+            # torchrun keeps its store over a restart: ranks would call at addresses of those before them.
+            store = PrefixStore(f"attempt/{launch.restarts}", store)
+            backend = "gloo" if _device() == "cpu" else "cpu:gloo,cuda:nccl"
+            dist.init_process_group(
+                backend, store=store, rank=rank, world_size=size, timeout=LONGEST_COLLECTIVE
+            )
+        except dist.DistError as error:
+            raise _did_not_meet(launch, f"{address}:{port}", error) from error
     words = PrefixStore(
         f"burnish/{launch.restarts}", TCPStore(address, port, is_master=False, wait_for_workers=False)
     )
     watchdog = Watchdog(address, port, rank=launch.rank, size=launch.size, attempt=launch.restarts)
     watchdog.start()
-    return Ranks(
-        rank=launch.rank,
-        mesh=mesh,
-        devices=devices,
-        store=words,
-        node=launch.node,
-        first_of_node=launch.local_rank == 0,
-        of_node=launch.local_size,
-        watchdog=watchdog,
-        owns_group=owns,
+    return Meeting(launch, words, watchdog, owns)
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The names under which two mappings have different values."""
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+
+
+def _did_not_meet(launch: Launch, place: str, error: Exception) -> BurnishError:
+    return BurnishError(
+        f"rank {launch.rank} of {launch.size} at {place}: {str(error).strip().splitlines()[0]}",
+        rule="rank 0 listens at MASTER_ADDR:MASTER_PORT, which nobody else has, and the other ranks reach it there",
+        remedy="take another --master-port (29500 is torchrun's own), and look whether a firewall lets nodes meet",
     )
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

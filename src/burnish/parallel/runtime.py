@@ -18,6 +18,7 @@ from pathlib import Path
 
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
+LARGE = 1 << 20
 COMPILED_SHAPES = "64"
 """How many shapes of products oneDNN, and torch's layer above it, remember: 0.4 MB and a millisecond apiece."""
 
@@ -47,6 +48,19 @@ def keep_freed_memory() -> bool:
     libc = ctypes.CDLL(None)
     limit = 2**31 - 1
     return bool(libc.mallopt(M_MMAP_THRESHOLD, limit) and libc.mallopt(M_TRIM_THRESHOLD, limit))
+
+
+def give_back_large_blocks() -> None:
+    """From here on large blocks go back to the system as they are freed, whichever thread had them.
+
+    For ranks of a CPU that gather weights: gloo's threads each have a heap of their own, in which what one layer left
+    is not found by the next, and a rank would come to hold several times the model of which it has a part.
+    """
+    if os.environ.get("BURNISH_ALLOCATOR") != "system" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+        libc.mallopt(M_TRIM_THRESHOLD, LARGE)
+        libc.malloc_trim(0)
 
 
 def give_back_freed_memory() -> None:

@@ -3,19 +3,24 @@
 A rank that was killed is noticed by whoever waits for it: a connection breaks. One that hangs (a dead disk, a stopped
 process, a cable) is noticed by nobody, and the others would wait for ever. A rank that was silent for `SILENCE` is
 named and this process ended; the launcher then ends the rest, or starts all of them again.
+
+A rank that ends with an error leaves word of it in the store: the others end with the same, and one of them prints it.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import orjson
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
+from burnish import errors
 from burnish.errors import BurnishError
 
 BEAT = 1.0
@@ -23,7 +28,10 @@ SILENCE = 30.0
 """Seconds without a beat after which a rank is taken for dead."""
 BROKEN = 8.0
 """After a broken connection a rank without a beat for a quarter of this is named; no longer than this is waited."""
+TOLD = 5.0
+"""Seconds for which a rank that fails waits for the first one to print why, before a launcher ends that one too."""
 LEFT = 1 << 40
+FAILED, PRINTED = "failed", "printed"
 
 
 class RankLost(BurnishError):
@@ -74,15 +82,88 @@ class Watchdog:
 
     def blame(self) -> list[int]:
         """Who is to blame for a connection that broke just now: the ranks whose heart has stopped."""
-        until = time.monotonic() + BROKEN
-        while time.monotonic() < until and self._thread.is_alive():
+        for _ in range(round(4 * BROKEN / BEAT)):  # looks, not seconds: this process may be stopped meanwhile
+            if not self._thread.is_alive():
+                break
             if gone := self.silent(BROKEN / 2):
                 return gone
             time.sleep(BEAT / 4)
         return []
 
+    def report(self, error: BaseException) -> bool:
+        """Leave word of an error for the other ranks; whether this one has to print it.
+
+        The first rank prints what it or another ran into. Where it does not, being the one that is gone, whoever
+        was the first to fail does.
+        """
+        known = error if isinstance(error, BurnishError) else None
+        said = {
+            "kind": type(error).__name__,
+            "rank": self._rank,
+            "host": socket.gethostname(),
+            "saw": known.saw if known else f"{type(error).__name__}: {_first_line(error)}",
+            "rule": known.rule if known else "all ranks of a run live, or none",
+            "remedy": known.remedy if known else "what that rank printed says more",
+        }
+        mine = orjson.dumps(said)
+        try:
+            first = self._store.compare_set(FAILED, "", mine.decode())
+            if self._rank == 0:
+                self._store.set(PRINTED, "")
+                return True
+            return not self._printed() and first == mine
+        except (RuntimeError, OSError):  # the store is gone, and with it whoever could be asked
+            return True
+
+    def failure(self) -> BurnishError | None:
+        """What another rank left word of; None where none did."""
+        try:
+            if not self._store.check([FAILED]):
+                return None
+            said = orjson.loads(self._store.get(FAILED))
+        except (RuntimeError, OSError):
+            return None
+        if said["rank"] == self._rank:
+            return None
+        kind = RankLost if said["kind"] == RankLost.__name__ else getattr(errors, said["kind"], BurnishError)
+        place = "" if kind is RankLost else f"rank {said['rank']} on {said['host']}: "
+        found: BurnishError = kind(place + said["saw"], rule=said["rule"], remedy=said["remedy"])
+        return found
+
+    def _printed(self) -> bool:
+        """Whether the first rank prints the error, which is waited for."""
+        until = time.monotonic() + TOLD
+        while not (printed := self._store.check([PRINTED])) and time.monotonic() < until:
+            time.sleep(BEAT / 20)
+        return bool(printed)
+
+    def explain(self, error: Exception) -> BurnishError | None:
+        """What another rank said, or that one is gone, where a connection broke; None where neither is so."""
+        if not isinstance(error, RuntimeError):
+            return None
+        if (said := self.failure()) is not None:
+            return said
+        gone = self.blame()
+        if (said := self.failure()) is not None:  # it took its time to say so
+            return said
+        how = f"it is gone, and the others cannot go on ({_first_line(error)})"
+        return lost(gone, how) if gone else None
+
+    def hush(self, error: BaseException) -> bool:
+        """Stop listening, for this process ends, and report why; whether it is to be printed here."""
+        self._stop.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=5 * BEAT)
+        return self.report(error)
+
     def _watch(self) -> None:
+        last = time.monotonic()
         while not self._stop.wait(BEAT):
+            now = time.monotonic()
+            if now - last > self._silence / 2:
+                # This process was stopped, and may be the others with it: what was not heard says nothing.
+                self._heard = {rank: (count, now) for rank, (count, _) in self._heard.items()}
+            last = now
             try:
                 self._listen()
             except (RuntimeError, OSError) as error:
@@ -91,9 +172,19 @@ class Watchdog:
                         lost([0], f"the store of the launch at rank 0's node is gone ({_first_line(error)})")
                     )
                 return
-            if gone := self.silent(self._silence):
-                self._act(lost(gone, f"without a sign of life for {self._silence:.0f} s"))
+            if (said := self.failure()) is not None:
+                self._end(said)
                 return
+            if gone := self.silent(self._silence):
+                self._end(lost(gone, f"without a sign of life for {self._silence:.0f} s"))
+                return
+
+    def _end(self, error: BurnishError) -> None:
+        """End this process with an error that it or another rank found, unless it is ending already."""
+        if self._stop.wait(BEAT / 2):  # it has found out by itself, and says so
+            return
+        error.told = not self.report(error)
+        self._act(error)
 
     def _listen(self) -> None:
         """Beat once, and note who has beaten since."""
@@ -116,13 +207,27 @@ def lost(ranks: list[int], how: str) -> RankLost:
 
 @contextmanager
 def naming_the_lost(watchdog: Watchdog | None) -> Iterator[None]:
-    """Within the block a broken connection becomes an error that names the rank at its other end."""
+    """Within the block a broken connection becomes an error that names the rank at its other end, or what it said.
+
+    What goes wrong here the other ranks are told; it is printed once (`BurnishError.told`).
+    """
     try:
         yield
-    except RuntimeError as error:
-        if watchdog is None or isinstance(error, BurnishError) or not (gone := watchdog.blame()):
+    except Exception as error:
+        if watchdog is None:
             raise
-        raise lost(gone, f"it is gone, and the others cannot go on ({_first_line(error)})") from error
+        known = error if isinstance(error, BurnishError) else watchdog.explain(error)
+        own = watchdog.hush(known or error)
+        if known is not None:
+            known.told = not own
+            raise known from (None if known is error else error)
+        if own or os.environ.get("BURNISH_DEBUG"):
+            raise
+        told = BurnishError(
+            str(error), rule="all ranks of a run live, or none", remedy="see what was printed"
+        )
+        told.told = True
+        raise told from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -130,6 +235,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _end_process(error: BurnishError) -> None:
-    sys.stderr.write(f"\n{error}\n")
-    sys.stderr.flush()
+    if not error.told:
+        sys.stderr.write(f"\n{error}\n")
+        sys.stderr.flush()
     os._exit(error.exit_code)

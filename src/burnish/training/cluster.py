@@ -14,20 +14,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from burnish.errors import UsageError
 from burnish.models.anatomy import Anatomy
 from burnish.parallel.hardware import ACCELERATORS, BUS, HOST_RATE, NETWORK, TYPICAL_SHARE, Accelerator
 from burnish.parallel.mesh import Mesh, derive_mesh
-from burnish.recipe.choices import Adapter, DataParallel, DType
+from burnish.recipe.choices import Adapter, DataParallel
 from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
-from burnish.training.forecast import GB, RESERVE, Forecast, Memory, Work, memory_of, operations
+from burnish.training.forecast import GB, Forecast, Memory, Work, memory_of, operations
+from burnish.training.holding import rank_memory, width_of
 
 SAID = re.compile(r"(?:(?P<nodes>\d+)x)?(?P<devices>\d+)x(?P<name>[A-Z0-9]+(?:-\d+G)?)", re.IGNORECASE)
-STATES = ("weights", "masters", "gradients", "optimizer")
 MOST_NAMED = 4
 UPDATE_BYTES = 28
 """What AdamW on a host reads and writes of a parameter: master, gradient and two moments in, all but one out."""
@@ -150,39 +150,6 @@ def rank_forecast(
     return RankForecast(mesh, memory, host * cluster.per_node, computing, sending)
 
 
-def rank_memory(
-    recipe: Recipe, anatomy: Anatomy, mesh: Mesh, *, trained: int, pack_tokens: int
-) -> tuple[Memory, float]:
-    """Bytes by part on one rank's device, and those of it that `cpu_offload` puts into its host's memory."""
-    tokens = -(-pack_tokens // mesh.context)
-    whole = memory_of(recipe, anatomy, trained=trained, pack_tokens=tokens)
-    if mesh.context > 1:
-        # The rows that are here, those that come, and in fp32 the gradients of both.
-        rows = 2 * anatomy.key_value_width * tokens
-        whole = replace(whole, activations=whole.activations + rows * (2 * _width(recipe) + 2 * 4))
-    if not mesh.is_sharded:
-        return whole, 0.0
-    states = {name: getattr(whole, name) / mesh.holders for name in STATES}
-    if recipe.adapter == Adapter.FULL:  # gathered weights are cast from the masters: there is no other copy
-        states["weights"] = 0.0 if whole.masters else states["weights"]
-    host = sum(states.values()) if recipe.cpu_offload else 0.0
-    if recipe.cpu_offload:
-        states = dict.fromkeys(states, 0.0)
-    states["weights"] += gathered(recipe, anatomy, trained)
-    return replace(whole, **states), RESERVE * host
-
-
-def gathered(recipe: Recipe, anatomy: Anatomy, trained: int) -> float:
-    """Bytes of what a rank holds whole for a moment: the layer computed, the one that comes, and the tables.
-
-    And the gradient of one layer, before its shares are sent off.
-    """
-    layer = anatomy.layer_parameters / anatomy.layers
-    tables = anatomy.parameters - anatomy.layer_parameters
-    gradient = layer if recipe.adapter == Adapter.FULL else trained / anatomy.layers
-    return (2 * layer + tables) * _width(recipe) + 4 * gradient
-
-
 def ring_bytes(anatomy: Anatomy, *, tokens: int, ranks: int, width: int, again: bool = False) -> float:
     """Bytes that each rank of a ring sends for one pack: keys and values forwards, they and gradients backwards."""
     rows = 2.0 * anatomy.key_value_width * anatomy.layers * tokens / ranks
@@ -210,15 +177,11 @@ def _sending(
             anatomy,
             tokens=work.pack_tokens,
             ranks=mesh.context,
-            width=_width(recipe),
+            width=width_of(recipe),
             again=recipe.gradient_checkpointing is True,
         )
         ring = sent * passes / cluster.link(1, mesh.context)
     return {"gathering": gathering, "ring": ring, "summing": summing, "offload": offload}
-
-
-def _width(recipe: Recipe) -> int:
-    return 2 if recipe.dtype == DType.BFLOAT16 else 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,10 +36,13 @@ def longer(saved: Recipe, asked: Recipe) -> set[str]:
     return {key for key, (was, now) in both.items() if was is not None and now is not None and now > was}
 
 
-def restore(session: Session, run: RunDirectory, *, below: int | None = None) -> list[str]:
+def restore(
+    session: Session, run: RunDirectory, *, below: int | None = None, moments: bool = True
+) -> list[str]:
     """Take the newest whole checkpoint over (of a step before `below`); what is to be said of it.
 
-    Without `below` the run's logs are cut to it. The start again where there is no checkpoint yet.
+    Without `below` the run's logs are cut to it. The start again where there is no checkpoint yet. Without `moments`
+    the optimiser stays as it is: no more updates will follow.
     """
     checkpoint, complaints = _newest(session, run, below)
     if below is None:
@@ -53,7 +56,8 @@ def restore(session: Session, run: RunDirectory, *, below: int | None = None) ->
     )  # where an older burnish wrote it, none was owed
     load_factors(session.model, checkpoint.weights)
     session.masters.load(checkpoint.weights)
-    session.optimizer.load(checkpoint.optimizer)
+    if moments:
+        session.optimizer.load(checkpoint.optimizer)
     session.state, session.resumed_from = state, checkpoint.step
     notes = [*complaints, f"resuming after step {checkpoint.step}"]
     if state.stopped_by == "finished" and state.step < session.plan.num_steps:
@@ -67,14 +71,16 @@ def restore(session: Session, run: RunDirectory, *, below: int | None = None) ->
 
 def _newest(session: Session, run: RunDirectory, below: int | None) -> tuple[Checkpoint | None, list[str]]:
     """The checkpoint that the first rank finds, read by each rank, and what was wrong with later ones."""
-    ranks = session.ranks
+    ranks, mapped = session.ranks, session.masters.is_sharded
     if ranks.size == 1:
         return newest_good(run.checkpoints, below=below)
-    found, complaints = newest_good(run.checkpoints, below=below) if ranks.is_first else (None, [])
+    found, complaints = (
+        newest_good(run.checkpoints, below=below, mapped=mapped) if ranks.is_first else (None, [])
+    )
     step = ranks.tell(None if found is None else found.step)
     if step is None or ranks.is_first:
         return found, complaints
-    return load_checkpoint(run.checkpoints / f"step-{step:08d}"), []
+    return load_checkpoint(run.checkpoints / f"step-{step:08d}", mapped=mapped), []
 
 
 def refuse_other_template(run: RunDirectory, now: str | None, *, allow: Collection[str]) -> None:

@@ -105,19 +105,6 @@ def memory_of(
     )
 
 
-def with_checkpointing(
-    recipe: Recipe, anatomy: Anatomy, *, trained: int, pack_tokens: int, room: float
-) -> Recipe:
-    """The recipe with `gradient_checkpointing: auto` decided: on where a step without it needs more than `room` bytes.
-
-    It depends on the whole of a device's memory and not on what is free, so that a resumed run decides alike.
-    """
-    if recipe.gradient_checkpointing != "auto":
-        return recipe
-    needed = memory_of(recipe, anatomy, trained=trained, pack_tokens=pack_tokens).total
-    return recipe.model_copy(update={"gradient_checkpointing": needed > room})
-
-
 def _weights(recipe: Recipe, anatomy: Anatomy) -> float:
     """Bytes of the model itself: of layers in 4 bits, where the method has them so, and of the vocabulary's tables."""
     width = _WIDTH[recipe.dtype]

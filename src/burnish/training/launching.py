@@ -6,37 +6,53 @@ run's place under the launch's own key beside the runs; ranks that are started a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 from burnish.errors import UsageError
+from burnish.parallel.bounds import mesh_of
 from burnish.parallel.launch import Launch, launched
-from burnish.parallel.ranks import Ranks, join
+from burnish.parallel.mesh import derive_mesh
+from burnish.parallel.ranks import ALONE, POLL, Ranks, meet
 from burnish.parallel.watchdog import naming_the_lost
 from burnish.recipe.schema import Recipe
+
+SEEN_WITHIN = 10.0
+"""Seconds after which a directory that another node has made is taken for one that is not shared."""
 
 
 @contextmanager
 def all_ranks(recipe: Recipe) -> Iterator[Ranks]:
     """This process's place among the ranks it was launched with, for the block; `ALONE` where there are no others."""
-    ranks = join(
-        launched(), data_parallel=recipe.data_parallel.value, context_parallel=recipe.context_parallel
-    )
-    with naming_the_lost(ranks.watchdog):
-        refuse_guard(recipe, ranks)
+    launch = launched()
+    if launch.size == 1:
+        derive_mesh(1, data_parallel="replicate", context_parallel=recipe.context_parallel)
+        yield ALONE
+        return
+    meeting = meet(launch)
+    with naming_the_lost(meeting.watchdog):
+        versions = {name: version(name) for name in ("burnish", "torch")}
+        meeting.agree({**recipe.model_dump(mode="json"), **versions})
+        ranks = meeting.take_places(mesh_of(recipe, launch.size, per_node=launch.local_size))
         yield ranks
         ranks.leave()
 
 
-def refuse_guard(recipe: Recipe, ranks: Ranks) -> None:
-    """UsageError for a forgetting guard where a rank holds a part only: it asks the base, whole, on every rank."""
-    if recipe.forgetting is not None and ranks.holds_part:
-        raise UsageError(
-            f"forgetting, and {ranks.mesh}",
-            rule="the guard reads hidden states and the head of base and model, which lie on several ranks here",
-            remedy="say data_parallel=replicate and context_parallel=1, or leave forgetting out",
-        )
+def require_shared(run: Path, ranks: Ranks) -> None:
+    """UsageError of a rank that does not see the run's directory, which the first one has made."""
+    until = time.monotonic() + SEEN_WITHIN
+    while not (seen := (run / "resolved.yaml").is_file()) and time.monotonic() < until:
+        time.sleep(POLL)  # a network's file system may take its time
+    if not ranks.any(not seen) or seen:
+        return
+    raise UsageError(
+        f"{run} is not there, and rank 0 has made it",
+        rule="all nodes see output_dir at the same path: every rank reads checkpoints there",
+        remedy="put output_dir on a file system that all nodes share, and name it by its whole path",
+    )
 
 
 def begun_before(recipe: Recipe, launch: Launch) -> Path | None:

@@ -47,7 +47,7 @@ from burnish.training.events import Encoding, Event, Ready
 from burnish.training.exhaustion import memory_errors
 from burnish.training.forecast import MOMENTS
 from burnish.training.interrupt import interruptible
-from burnish.training.launching import all_ranks, begun_before, forget, remember
+from burnish.training.launching import all_ranks, begun_before, forget, remember, require_shared
 from burnish.training.loop import training_loop
 from burnish.training.merge import as_json, merge_quantized
 from burnish.training.observe import chosen_step, open_observers
@@ -115,6 +115,7 @@ def train(loaded: LoadedRecipe, *, from_scratch: bool = False, show: Show = lamb
             return str(run.path), begun
 
         path, begun = ranks.by_first(begin)
+        require_shared(Path(path), ranks)
         result = _train_in(
             RunDirectory(Path(path), ranks.is_first), recipe, show, ranks=ranks, resuming=begun
         )
@@ -255,7 +256,7 @@ def _train_in(
 def _gathered(session: Session, run: RunDirectory, readied: Readied, *, from_scratch: bool) -> Session:
     """The session of one process, in the host's memory, as which a run with sharded weights ends."""
     whole = open_readied(session.recipe, readied, from_scratch=from_scratch, on_host=True)
-    restore(whole, run, below=session.state.step + 1)  # the logs are as they should be
+    restore(whole, run, below=session.state.step + 1, moments=False)  # the logs are as they should be
     whole.state = session.state
     return whole
 

@@ -23,7 +23,7 @@ from burnish.data.rows import read_rows
 from burnish.data.store import Array
 from burnish.data.workers import Workers
 from burnish.errors import UsageError
-from burnish.models.anatomy import anatomy_of
+from burnish.models.anatomy import Anatomy, anatomy_of
 from burnish.models.anchor import Anchor
 from burnish.models.forward import Forward, open_forward, unwrapped, why_unpacked
 from burnish.models.generate import num_positions
@@ -32,17 +32,24 @@ from burnish.models.quantized import Footprint, exact_parameters, footprint, is_
 from burnish.models.rope import has_learned_positions, scale_positions, why_no_context
 from burnish.models.shard import shard
 from burnish.models.tokenizer import ChatTokenizer
-from burnish.optim.build import Optimizer, refuse_whole_matrices
+from burnish.optim.build import Optimizer
 from burnish.optim.masters import Masters
 from burnish.optim.schedule import Relay
+from burnish.parallel.mesh import Mesh
 from burnish.parallel.ranks import ALONE, Ranks
-from burnish.parallel.runtime import device_memory, give_back_freed_memory, resident_bytes
+from burnish.parallel.runtime import (
+    device_memory,
+    give_back_freed_memory,
+    give_back_large_blocks,
+    resident_bytes,
+)
 from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
 from burnish.training.ahead import Ahead
 from burnish.training.certificate import recipe_tokenizer
-from burnish.training.forecast import Memory, memory_of, with_checkpointing
+from burnish.training.forecast import Memory
 from burnish.training.forgetting import Guard
+from burnish.training.holding import rank_memory, with_checkpointing
 from burnish.training.sharpening import Sharpening
 from burnish.training.stages import Stage, stage_of
 from burnish.types import Example
@@ -234,15 +241,15 @@ def open_session(
     compute = getattr(torch, recipe.dtype.value)
     embeddings = _embedding_names(model, tables)
     if ranks.mesh.is_sharded:
-        refuse_whole_matrices(recipe.optimizer)
+        give_back_large_blocks()
         shard(unwrapped(model), ranks.holders, compute=compute, offload=recipe.cpu_offload)
     masters = Masters(model, compute=compute, exact=exact_parameters(model))
     trainable = describe_trainable(model, recipe)
     anatomy = anatomy_of(recipe.model)
     most = _largest_pack(recipe, int(data.train.lengths.max()), model.device.type)
-    most = -(-most // ranks.mesh.context)
+    room = ranks.least(device_memory())  # ranks that decide apart would gather at other times
     decided = with_checkpointing(
-        recipe, anatomy, trained=trainable.parameters, pack_tokens=most, room=device_memory()
+        recipe, anatomy, ranks.mesh, trained=trainable.parameters, pack_tokens=most, room=room
     )
     recomputes = () if decided == recipe or not decided.gradient_checkpointing else (RECOMPUTES,)
     recipe = decided
@@ -275,7 +282,9 @@ def open_session(
             ratio=recipe.lora_plus_ratio,
         ),
         trainable=trainable,
-        expected=memory_of(recipe, anatomy, trained=trainable.parameters, pack_tokens=most, process=resident),
+        expected=_expected(
+            recipe, anatomy, ranks.mesh, trained=trainable.parameters, pack_tokens=most, process=resident
+        ),
         held_out=_lay_out_for(forward, held_out, recipe, vocab_size=len(tokenizer)) if held_out else [],
         why_unpacked=why,
         footprint=weights,
@@ -283,6 +292,18 @@ def open_session(
         notes=(*_token_notes(tokenizer, untrained), *recomputes, *beyond),
         ranks=ranks,
     )
+
+
+def _expected(
+    recipe: Recipe, anatomy: Anatomy, mesh: Mesh, *, trained: int, pack_tokens: int, process: int
+) -> Memory:
+    """What this rank is going to hold on its device; where that is the host, nothing leaves it."""
+    if recipe.cpu_offload and default_device().type == "cpu":
+        recipe = recipe.model_copy(update={"cpu_offload": False})
+    held, _ = rank_memory(
+        recipe, anatomy, mesh, trained=trained, pack_tokens=pack_tokens, process=float(process)
+    )
+    return held
 
 
 def _wake_tokens(
