@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from burnish.evaluation.intervals import mean_interval, paired_interval
+from burnish.evaluation.intervals import mean_interval, paired_interval, with_seeds
 from burnish.experiments.asking import METRICS, Metric
 from burnish.experiments.cells import EPOCHS, STEPS, Cell, Settings
 from burnish.experiments.saturation import Laws, describe, fit, interval
@@ -110,9 +110,10 @@ def _law(metric: Metric, sizes: Mapping[int, Array], base: Array) -> Laws:
 
 
 def _spread(own: Array, metric: Metric) -> dict[str, float]:
-    """The mean and its interval over held-out rows, seeds averaged first."""
+    """The mean and its interval: over held-out rows, seeds averaged first, and over seeds."""
     rows = own.mean(axis=0)
     low, high = mean_interval(rows) if metric.is_share else paired_interval(rows)
+    low, high = with_seeds(own, (low, high), bounds=metric.bounds)
     return {"value": float(rows.mean()), "low": low, "high": high}
 
 
