@@ -101,6 +101,18 @@ def test_the_references_column_is_found_or_asked_for(tmp_path: Path) -> None:
     assert standings(preferences, lengths=two, reference="gpt4").rates["a"].length_controlled is not None
 
 
+def test_of_many_columns_left_over_the_reference_is_the_one_whose_brief_and_wordy_selves_lie_around_a_half(
+    tmp_path: Path,
+) -> None:
+    world = World(seed=3, num_models=4, num_prompts=200)
+    preferences, lengths = write_world(world, tmp_path)
+    plain = standings(preferences, lengths=lengths).rates
+    table = gzip.decompress(lengths.read_bytes()).decode().split()
+    wide = [f"{line},{'absent' if not k else 7 * k}" for k, line in enumerate(table)]
+    found = standings(preferences, lengths=write(tmp_path / "wide.csv", "\n".join(wide) + "\n")).rates
+    assert found["model-1"].length_controlled == plain["model-1"].length_controlled
+
+
 def test_annotations_come_to_what_their_table_comes_to_on_whichever_side_the_reference_stands(
     tmp_path: Path,
 ) -> None:

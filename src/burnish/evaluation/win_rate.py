@@ -167,7 +167,8 @@ def reference_column(table: Table, models: list[str], wanted: str | None, wins: 
     drawing = [
         model for m, model in enumerate(models) if (wins[:, m] == 0.5).all() and model in table.numbers
     ]
-    for candidates in (called, others, drawing):
+    told = [name for name in others if _has_controls(bare_name(name), models, wins)]
+    for candidates in (called, others, drawing, told):
         if wanted is None and len(candidates) == 1:
             return candidates[0]
     raise UsageError(
@@ -177,6 +178,16 @@ def reference_column(table: Table, models: list[str], wanted: str | None, wins: 
         rule="the lengths have a column for each model, and one for the reference: `reference`, or its name",
         remedy="name it: --reference COLUMN",
     )
+
+
+def _has_controls(stem: str, models: list[str], wins: Array) -> bool:
+    """Whether a model told to be brief loses to it and one told to be wordy wins: they are the reference's own."""
+    shares = [
+        float(np.nanmean(wins[:, models.index(f"{stem}_{ending}")]))
+        for ending in ("concise", "verbose")
+        if f"{stem}_{ending}" in models
+    ]
+    return len(shares) == 2 and shares[0] < 0.5 < shares[1]
 
 
 def _difficulty(table: Table, path: Path) -> Array:
