@@ -105,6 +105,7 @@ def command(
         f"burnish chat {result.run}",
         f'burnish compare {result.run} "Who wrote Dracula?"',
         f"burnish preview {data} --model marble",
+        f"burnish eval {result.run} --base",
         f"burnish report {result.run}",
     ):
         console.print(f"  {line}", soft_wrap=True)
