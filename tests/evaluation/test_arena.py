@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -241,7 +242,59 @@ def test_annotations_count_as_votes(tmp_path: Path) -> None:
     votes = read_votes([path])
     assert [vote.choice for vote in votes] == ["b", "a", "a", "tie"]
     (pair,) = tally(votes)["pairs"]
-    assert (pair["model"], pair["win_rate"]) == ("m", 62.5)
+    assert pair["model"] == "m"
+    assert pair["win_rate"] == pytest.approx((0 + 100 + 97 + 50) / 4), "a share of 0.97 is no whole win"
     path.write_text("nonsense")
     with pytest.raises(DataError, match="broken JSON"):
         read_votes([path])
+
+
+def annotated(path: Path, preferences: list[Any], **more: Any) -> Path:
+    """A file of annotations: one prompt for each preference."""
+    record = {"output_1": "No.", "generator_1": "ref", "output_2": "So.", "generator_2": "m", **more}
+    rows = [{**record, "instruction": f"Why {k}?", "preference": p} for k, p in enumerate(preferences)]
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def test_annotations_that_name_nothing_or_are_none_are_left_out(tmp_path: Path) -> None:
+    path = annotated(tmp_path / "a.json", [2, float("nan"), None, "nan", 1.5, 0.0, "1.25", 1.0, 2.0004])
+    assert "NaN" in path.read_text()
+    votes = read_votes([path])
+    assert [vote.won for vote in votes] == [1, 0.5, 0.5, 0.25, 0, 1]
+    without = [{key: value for key, value in row.items() if key != "preference"} for row in
+               json.loads(path.read_text())]  # fmt: skip
+    path.write_text(json.dumps(without))
+    assert read_votes([path]) == []
+    for wrong in (0.3, 3, "won"):
+        with pytest.raises(DataError, match=r"a\.json:1"):
+            read_votes([annotated(path, [wrong])])
+
+
+def test_a_prompt_that_stands_twice_makes_no_judge_of_the_annotator(tmp_path: Path) -> None:
+    path = annotated(tmp_path / "a.json", [2, 2, 2, 1])
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([*rows, rows[0]]))
+    (pair,) = tally(read_votes([path]))["pairs"]
+    assert (pair["prompts"], pair["win_rate"]) == (4, 75.0)
+    path.write_text(json.dumps([*rows, {**rows[0], "output_2": "Another answer.", "preference": 1}]))
+    (pair,) = tally(read_votes([path]))["pairs"]
+    assert (pair["prompts"], pair["win_rate"]) == (5, 60.0), "another answer is another pair"
+
+
+def test_models_that_change_sides_from_row_to_row_are_one_comparison(tmp_path: Path) -> None:
+    path = annotated(tmp_path / "a.json", [2, 2, 1.8, 1])
+    rows = json.loads(path.read_text())
+    for row in rows[2:]:
+        row["generator_1"], row["generator_2"] = row["generator_2"], row["generator_1"]
+        row["output_1"], row["output_2"] = row["output_2"], row["output_1"]
+        row["preference"] = 3 - row["preference"]
+    turned = tmp_path / "turned.json"
+    turned.write_text(json.dumps(rows))
+    (one,), (other,) = (tally(read_votes([each]))["pairs"] for each in (path, turned))
+    assert one["win_rate"] == pytest.approx(other["win_rate"]) == pytest.approx(70)
+    assert one["length_controlled_win_rate"] == pytest.approx(other["length_controlled_win_rate"])
+    chosen = [
+        [row["chosen_model"] for row in preference_pairs(read_votes([each]))] for each in (path, turned)
+    ]
+    assert chosen[0] == chosen[1] == ["m", "m", "m", "ref"]

@@ -7,7 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from burnish.evaluation.intervals import mean_interval, paired_interval, wilson_interval
+from burnish.evaluation.intervals import (
+    mean_interval,
+    paired_interval,
+    ratio_interval,
+    wilson_interval,
+    with_seeds,
+)
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -107,3 +113,63 @@ def test_nothing_and_unanimity_have_intervals_as_well() -> None:
     low, high = mean_interval(np.full(50, 0.5))
     assert 0.4 < low < 0.5 < high < 0.6
     assert paired_interval(np.zeros(10)) == (0.0, 0.0)
+
+
+def trainings(
+    random: np.random.Generator, share: float, stray: float, *, rows: int, seeds: int = 3
+) -> np.ndarray:
+    """Outcomes (seeds, rows) of trainings whose true shares lie `stray` apart, on rows some of which are harder."""
+    hardness = random.random(rows)
+    reached = np.clip(share + random.normal(0, stray, seeds), 0, 1)[:, None]
+    limit = np.where(reached < 0.5, np.sqrt(reached / 2), 1 - np.sqrt((1 - reached) / 2))
+    return np.asarray((hardness + random.random((seeds, rows))) / 2 < limit, dtype=float)
+
+
+@pytest.mark.parametrize(
+    ("share", "stray", "rows"),
+    [(0.24, 0.08, 400), (0.72, 0.05, 400), (0.9, 0.015, 400), (0.7, 0.0, 400), (0.5, 0.05, 60)],
+)
+def test_intervals_over_rows_and_seeds_hold_the_truth_and_over_rows_alone_do_not(
+    share: float, stray: float, rows: int
+) -> None:
+    random = np.random.default_rng(5)
+    held = alone = 0
+    for _ in range(2000):
+        own = trainings(random, share, stray, rows=rows)
+        plain = mean_interval(own.mean(axis=0))
+        low, high = with_seeds(own, plain, bounds=(0, 1))
+        held += low <= share <= high
+        alone += plain[0] <= share <= plain[1]
+    assert 0.93 <= held / 2000 <= 0.975
+    assert stray < 0.05 or alone / 2000 < 0.92, "the planted defect: the seeds' spread left out"
+
+
+def test_one_seed_leaves_the_interval_as_it_is_and_unanimous_seeds_too() -> None:
+    rows = np.array([[1.0, 0.0, 1.0, 1.0]])
+    assert with_seeds(rows, (0.3, 0.9)) == (0.3, 0.9)
+    assert with_seeds(np.repeat(rows, 3, axis=0), (0.3, 0.9)) == pytest.approx((0.3, 0.9))
+    assert with_seeds(np.array([np.zeros(9), np.ones(9)]), (0.4, 0.6), bounds=(0, 1)) == (0, 1)
+
+
+def token_sums(random: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of unlike lengths, whose losses hang on them: before, after, tokens."""
+    size = random.normal(size=n)
+    tokens = np.maximum(1, np.round(np.exp(3 + 0.6 * size)))
+    before = np.exp(-0.3 * size + random.normal(0, 0.4, n))
+    return tokens * before, tokens * before * np.exp(random.normal(-0.1, 0.2, n)), tokens
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [60, 200])
+def test_intervals_of_losses_and_of_their_differences_hold_the_truth(n: int) -> None:
+    before, after, tokens = token_sums(np.random.default_rng(0), 4_000_000)
+    loss, gain = after.sum() / tokens.sum(), (after.sum() - before.sum()) / tokens.sum()
+    random = np.random.default_rng(1)
+    held = {"loss": 0, "difference": 0}
+    for _ in range(2000):
+        before, after, tokens = token_sums(random, n)
+        low, high = ratio_interval(after, tokens)
+        held["loss"] += low <= loss <= high
+        low, high = ratio_interval(after, tokens, less=(before, tokens))
+        held["difference"] += low <= gain <= high
+    assert all(0.93 <= count / 2000 <= 0.97 for count in held.values()), held

@@ -13,7 +13,7 @@ from burnish.evaluation.length_control import (
     is_constant,
     length_advantage,
 )
-from tests.evaluation.worlds import World
+from tests.evaluation.worlds import World, published_rates
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,30 @@ def test_without_controls_and_with_given_difficulty_the_truth_is_found_as_well(w
     assert error(control_length(world.wins, world.lengths).rates, world.truth) < 0.6 * raw
     known = control_length(world.wins, world.lengths, difficulty=world.ease, controls=world.controls())
     assert error(known.rates, world.truth) < 0.5 * raw
+
+
+def test_with_the_same_outside_help_it_is_the_published_regression_and_without_it_stays_close() -> None:
+    world = World(seed=12, num_models=28)
+    published = published_rates(world, range(28))
+    raw = error(world.wins[:, :28].mean(axis=0), published)
+    assert raw > 4, "length matters here"
+    known = control_length(world.wins, world.lengths, difficulty=world.ease, controls=world.controls())
+    assert error(known.rates[:28], published) < 0.1
+    fitted = control_length(world.wins, world.lengths, controls=world.controls())
+    assert error(fitted.rates[:28], published) < 0.7
+    alone = control_length(world.wins[:, :28], Lengths(world.reference, world.written[:, :28]))
+    assert error(alone.rates, published) < 1.5
+
+
+def test_a_prompt_that_was_not_judged_counts_in_the_controlled_rate_as_it_is_published(world: World) -> None:
+    """The regression is fitted to what was judged, and its mean taken over all prompts, easy and hard."""
+    m = int(np.argmax(world.truth[:30]))
+    wins = world.wins.copy()
+    wins[world.ease < np.quantile(world.ease, 0.3), m] = np.nan
+    found = control_length(wins, world.lengths, difficulty=world.ease, controls=world.controls())
+    moved = np.nanmean(wins[:, m]) - world.wins[:, m].mean()
+    assert moved > 0.1
+    assert abs(found.rates[m] - world.truth[m]) < 0.5 * moved
 
 
 def test_the_sign_and_the_scale_of_a_given_difficulty_do_not_matter(world: World) -> None:
@@ -126,6 +150,14 @@ def test_an_entry_that_says_one_thing_whatever_is_asked_gets_no_credit_for_lengt
     without = control_length(world.wins, world.lengths, controls=world.controls())
     assert np.abs(found.rates[:-1] - without.rates).max() < 1e-9, "nor does it move the others"
     assert is_constant(lengths.models[:, -1]) and not is_constant(world.written[:, 0])
+
+
+def test_one_thing_said_with_a_few_characters_more_or_less_is_still_one_thing(world: World) -> None:
+    random = np.random.default_rng(0)
+    won = (random.random(world.num_prompts) < 0.77).astype(float)
+    written = 900.0 + random.integers(-20, 20, world.num_prompts)
+    assert rate_of(world, won, written) <= 100 * won.mean() + 1e-9
+    assert not is_constant(world.reference)
 
 
 def test_controls_are_the_reference_by_name_or_a_pair_around_one_half() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,58 @@ def test_the_references_column_is_found_or_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="gpt4, other"):
         standings(preferences, lengths=two)
     assert standings(preferences, lengths=two, reference="gpt4").rates["a"].length_controlled is not None
+
+
+def test_of_many_columns_left_over_the_reference_is_the_one_whose_brief_and_wordy_selves_lie_around_a_half(
+    tmp_path: Path,
+) -> None:
+    world = World(seed=3, num_models=4, num_prompts=200)
+    preferences, lengths = write_world(world, tmp_path)
+    plain = standings(preferences, lengths=lengths).rates
+    table = gzip.decompress(lengths.read_bytes()).decode().split()
+    wide = [f"{line},{'absent' if not k else 7 * k}" for k, line in enumerate(table)]
+    found = standings(preferences, lengths=write(tmp_path / "wide.csv", "\n".join(wide) + "\n")).rates
+    assert found["model-1"].length_controlled == plain["model-1"].length_controlled
+
+
+def test_annotations_come_to_what_their_table_comes_to_on_whichever_side_the_reference_stands(
+    tmp_path: Path,
+) -> None:
+    world = World(seed=3, num_models=4, num_prompts=120)
+    preferences, lengths = write_world(world, tmp_path)
+    plain = standings(preferences, lengths=lengths).rates
+    records = []
+    for m, model in enumerate(world.names):
+        for k in range(world.num_prompts):
+            record = {
+                "instruction": f"Prompt {k}?", "preference": 1 + world.wins[k, m],
+                "generator_1": "gpt", "output_1": "x" * round(world.reference[k]),
+                "generator_2": model, "output_2": "y" * round(world.written[k, m]),
+            }  # fmt: skip
+            if k % 3 == 0:
+                one, other = (
+                    (record["generator_1"], record["output_1"]),
+                    (record["generator_2"], record["output_2"]),
+                )
+                record |= {
+                    "generator_1": other[0],
+                    "output_1": other[1],
+                    "generator_2": one[0],
+                    "output_2": one[1],
+                }
+                record["preference"] = 3 - record["preference"]  # type: ignore[operator]
+            records.append(record)
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(records))
+    found = standings(path).rates
+    assert list(found) == list(plain)
+    for model, rate in plain.items():
+        assert found[model].win_rate == pytest.approx(rate.win_rate)
+        assert found[model].length_controlled == pytest.approx(rate.length_controlled)
+    path.write_text(json.dumps([{**records[1], "preference": None}]))
+    with pytest.raises(DataError, match="none with a preference"):
+        standings(path)
+    others = [records[1], {**records[1], "generator_1": "a", "generator_2": "b"}]
+    path.write_text(json.dumps(others))
+    with pytest.raises(DataError, match="no model stands in every record"):
+        standings(path)

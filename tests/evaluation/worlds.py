@@ -64,3 +64,32 @@ class World:
 
     def controls(self) -> list[int]:
         return [self.num_models, self.num_models + 1]
+
+
+def published_rates(world: World, columns: range) -> Array:
+    """The published regression with all outside help: true difficulty, and the two controls at a tenth each.
+
+    Written from the paper and apart from burnish's own: plain deviations, no prior, Newton's steps.
+    """
+    advantage = world.written - world.reference[:, None]
+    advantage = np.tanh(advantage / advantage.std(axis=0, ddof=1))
+    rates = []
+    for m in columns:
+        blocks = [(1.0, m, 1.0), *((0.0, control, 0.1) for control in world.controls())]
+        design = np.concatenate(
+            [
+                np.column_stack([np.full(len(world.ease), own), advantage[:, c], world.ease])
+                for own, c, _ in blocks
+            ]
+        )
+        won = np.concatenate([world.wins[:, c] for _, c, _ in blocks])
+        weight = np.repeat([each for *_, each in blocks], len(world.ease))
+        found = np.zeros(3)
+        for _ in range(60):
+            p = sigmoid(design @ found)
+            curvature = (design * (weight * p * (1 - p))[:, None]).T @ design + 1e-4 * np.eye(3)
+            found += np.clip(
+                np.linalg.solve(curvature, design.T @ (weight * (won - p)) - 1e-4 * found), -3, 3
+            )
+        rates.append(float(sigmoid(found[0] + found[2] * world.ease).mean()))
+    return np.array(rates)

@@ -219,6 +219,18 @@ def test_a_flat_curve_says_stop_and_a_rising_one_says_more() -> None:
     assert any("not yet flat: collect more" in each for each in rising["advice"])
 
 
+def test_equal_steps_take_an_epochs_cell_only_where_it_made_as_many_updates() -> None:
+    """A training that is missing is missing: ten rows of four epochs are not ten rows of 125 updates."""
+    steps = [(Cell(rows, "steps", 125, 0), {"outcomes": [1.0], "updates": 125}) for rows in (30, 100)]
+    epochs = [
+        (Cell(rows, "epochs", 4, 0), {"outcomes": [0.0], "updates": updates})
+        for rows, updates in ((10, 4), (30, 8), (500, 125))
+    ]
+    found = [*steps, *epochs]
+    assert list(findings._by_size(found, "steps")) == [30, 100, 500]
+    assert list(findings._by_size(found, "epochs")) == [10, 30, 500]
+
+
 def test_a_picture_has_every_size_and_the_level_it_is_compared_with() -> None:
     picture = plot(conclusion(lambda n: 0.95 - 0.95 / (1 + (n / 20) ** 1.6)), levels={"4-shot": 0.4})
     assert picture.count("<circle") == 5 and "4-shot" in picture and "1,000" in picture

@@ -102,9 +102,9 @@ def test_the_interval_of_the_plateau_covers_it_over_simulated_curves() -> None:
         covered += low <= 0.85 <= high
         low, high = interval(laws.gain(3000, 1000))
         gains += low <= value(4000) - value(3000) <= high
-    # 95% with an error of 3.4% at 40 trials; a bootstrap over three seeds is a little narrow
-    assert covered / trials >= 0.85
-    assert gains / trials >= 0.85
+    # 98 to 99 in a hundred over 1,500 curves: wider than 95%, as docs/curve.md says; 40 trials may stray by two
+    assert covered / trials >= 0.925
+    assert gains / trials >= 0.925
 
 
 def test_an_interval_without_the_seeds_would_be_too_narrow() -> None:

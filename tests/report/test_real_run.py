@@ -49,6 +49,8 @@ def test_a_short_run_is_told_from_its_files(
     assert LEFT_OUT not in text
     for words in (
         "It was corrected 3 times",
+        "was shown how to answer by 32 examples. It was",
+        "8 examples were kept aside and never learnt from.",
         "40 rows were read: every one was used.",
         "What of the sun?",
         "kept aside: 8",

@@ -18,8 +18,10 @@ from burnish.checkpoint.files import load_checkpoint
 from burnish.data.replay import further_replay, share_at
 from burnish.errors import DataError, UsageError
 from burnish.recipe.load import load_recipe
+from burnish.training import observe
 from burnish.training.again import repeat_last_interval
 from burnish.training.directory import RunDirectory
+from burnish.training.events import Warned
 from burnish.training.forgetting import MOST_REPLAY, Point, choose, front, paired_t, raised
 from burnish.training.observe import open_observers
 from burnish.training.probes import SAMPLE_TOKENS
@@ -29,6 +31,9 @@ from tests.conftest import write_jsonl
 from tests.training.test_run import final_weights, interrupting, recipe
 
 ModelDirectory = Callable[..., Path]
+BUDGET_OF_BEST = 0.15
+"""Crossed half-way at the rate of `best`, and held-out loss goes on falling for a while behind it."""
+RAISED = "replay is raised from 10.0% to 20.0% of the graded tokens"
 OTHERS = "The {} was {} that year, and nobody in the village could say why it had been so for so long."
 
 
@@ -89,7 +94,7 @@ def forgets(knowing: Path, narrow: Path, general: Path, tmp_path: Path) -> Calla
     return asked
 
 
-def test_warn_says_so_at_each_breach_and_changes_nothing_of_the_run(forgets: Any) -> None:
+def warns_and_changes_nothing(forgets: Any, general: Path, data_file: Path) -> None:
     plain, guarded = train(forgets("plain", forgetting={})), train(forgets("guarded"))
     measured = lines(guarded.run)
     assert [line["step"] for line in measured] == [0, 3, 6, 9, 12]
@@ -103,13 +108,13 @@ def test_warn_says_so_at_each_breach_and_changes_nothing_of_the_run(forgets: Any
         assert torch.equal(weight, final_weights(guarded.run)[name]), name
 
 
-def test_replay_raises_the_share_of_replay_from_the_next_update_on(forgets: Any, general: Path) -> None:
+def raises_replay_from_the_next_update_on(forgets: Any, general: Path, data_file: Path) -> None:
     replay = {"replay": {"path": str(general), "share": 0.1, "max_length": 8}}
     left = train(forgets("left", **replay))
     helped = train(forgets("helped", **replay, forgetting={"act": "replay"}))
     acted = [line for line in lines(helped.run) if line["act"] == "replay"]
     since = acted[0]["step"]
-    assert acted and acted[0]["detail"] == "replay is raised from 10.0% to 20.0% of the graded tokens"
+    assert acted and acted[0]["detail"] == RAISED
     steps = [line for line in lines(helped.run, "metrics.jsonl") if line["kind"] == "train"]
     before = share_of_replay(line for line in steps if line["step"] <= since)
     behind = share_of_replay(line for line in steps if since < line["step"] <= since + 6)
@@ -118,7 +123,7 @@ def test_replay_raises_the_share_of_replay_from_the_next_update_on(forgets: Any,
     assert lines(left.run)[since // 3]["drift"] == lines(helped.run)[since // 3]["drift"]
 
 
-def test_stop_ends_the_run_at_the_first_breach_for_good(forgets: Any) -> None:
+def stops_at_the_first_breach_for_good(forgets: Any, general: Path, data_file: Path) -> None:
     result = train(forgets("stopped", forgetting={"act": "stop"}))
     last = lines(result.run)[-1]
     assert (result.stopped_by, result.steps) == ("forgetting", last["step"])
@@ -128,20 +133,67 @@ def test_stop_ends_the_run_at_the_first_breach_for_good(forgets: Any) -> None:
     assert (again.steps, again.stopped_by) == (result.steps, "forgetting")
 
 
-def test_best_lets_final_hold_the_best_checkpoint_within_the_budget(forgets: Any, data_file: Path) -> None:
-    keys = {"eval_steps": 1, "val_datasets": str(data_file), "learning_rate": 3e-3}
-    result = train(forgets("best", **keys, forgetting={"act": "best", "budget": 0.01}))
+def keeps_the_best_checkpoint_within_the_budget(forgets: Any, general: Path, data_file: Path) -> None:
+    keys = {"eval_steps": 1, "val_datasets": str(data_file), "learning_rate": 1e-3}
+    result = train(forgets("best", **keys, forgetting={"act": "best", "budget": BUDGET_OF_BEST}))
     measured = lines(result.run)
     assert result.stopped_by == "finished" and any(line["act"] == "best" for line in measured)
     within = [line for line in measured if line["step"] and not line["breached"]]
-    expected = min(within, key=lambda line: line["task_loss"]) if within else None
-    expected = expected or min(measured[1:], key=lambda line: line["drift"])
+    assert within and measured[-1]["breached"], "the run must cross its budget on the way"
+    expected = min(within, key=lambda line: line["task_loss"])
+    assert expected["task_loss"] > min(line["task_loss"] for line in measured), (
+        "a better one lies past the budget"
+    )
     assert result.final_step == expected["step"] < 12
     kept = load_checkpoint(result.run / "checkpoints" / f"step-{result.final_step:08d}").weights
     for name, weight in final_weights(result.run).items():
         if name in kept:
             assert torch.equal(weight, kept[name]), name
     assert json.loads((result.run / "summary.json").read_text())["final_step"] == result.final_step
+
+
+ACTS: dict[str, Callable[[Any, Path, Path], None]] = {
+    "warn": warns_and_changes_nothing,
+    "replay": raises_replay_from_the_next_update_on,
+    "stop": stops_at_the_first_breach_for_good,
+    "best": keeps_the_best_checkpoint_within_the_budget,
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_each_act_does_what_it_says_on_a_run_that_forgets(
+    act: str, forgets: Any, general: Path, data_file: Path
+) -> None:
+    ACTS[act](forgets, general, data_file)
+
+
+def mute(session: Any, guard: Any) -> Any:
+    return (event for event in MEASURED(session, guard) if not isinstance(event, Warned))
+
+
+def goes_on(session: Any, guard: Any, past: Any) -> tuple[str, str]:
+    said = ACTED(session, guard, past)
+    session.state.stopped_by = None
+    return said
+
+
+MEASURED, ACTED = observe._guarded, observe._act
+DISABLED: dict[str, tuple[str, Any]] = {
+    "warn": ("_guarded", mute),
+    "replay": ("_raise_replay", lambda session: ("replay", RAISED)),
+    "stop": ("_act", goes_on),
+    "best": ("choose", lambda points: min(points, key=lambda point: point.task_loss)),
+}
+"""Each act as it would be if it said that it had done it, and had not."""
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_an_act_that_only_says_so_is_seen(
+    act: str, forgets: Any, general: Path, data_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observe, *DISABLED[act])
+    with pytest.raises(AssertionError):
+        ACTS[act](forgets, general, data_file)
 
 
 def test_the_base_s_losses_are_those_of_plain_transformers(forgets: Any) -> None:

@@ -16,7 +16,8 @@ def command(
     preferences: Annotated[
         Path,
         typer.Option(
-            help="CSV, a column a model and a row a prompt: 1 = reference wins, 2 = model wins, 0 or 1.5 = draw."
+            help="CSV, a column a model and a row a prompt: 1 = reference wins, 2 = model wins, 0 or 1.5 = draw; or "
+            "AlpacaEval annotations (JSON), which hold the lengths as well."
         ),
     ],
     lengths: Annotated[

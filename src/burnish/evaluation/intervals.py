@@ -4,6 +4,7 @@
 wins 1, 0.5, 0, 0.93, ...  mean_interval(wins)                   Wilson's, with the fractions' own spread
 two models, same prompts   paired_interval(wins_a - wins_b)      bootstrap over prompts
 loss over rows of tokens   ratio_interval(nll, tokens)           bootstrap over rows, sum over sum
+rows asked of 3 seeds      with_seeds(own, interval of rows)     widened by how far seeds stray
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from burnish.curation.rates import quantile_of_normal, wilson_interval
 
-__all__ = ["mean_interval", "paired_interval", "quantile_of_normal", "wilson_interval"]
+__all__ = ["mean_interval", "paired_interval", "quantile_of_normal", "wilson_interval", "with_seeds"]
 
 Array = NDArray[np.float64]
 
@@ -65,6 +66,26 @@ def paired_interval(
     return float(low), float(high)
 
 
+def with_seeds(
+    own: Array, interval: tuple[float, float], *, bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> tuple[float, float]:
+    """The interval of the mean over rows of `own` (seeds, rows), widened by how far seeds stray.
+
+    Rows that are the same for all seeds leave the seeds' own spread out: three trainings on ten rows may lie ten
+    points apart. Each spread has its own Student's quantile, and both are joined as the sides of a right angle. One
+    seed tells nothing of how they stray, and leaves the interval as it is.
+    """
+    seeds, n = own.shape
+    if seeds < 2 or n < 2:
+        return interval
+    by_row, by_seed, value = own.mean(axis=0), own.mean(axis=1), float(own.mean())
+    rest = float(((own - by_row - by_seed[:, None] + value) ** 2).sum()) / ((seeds - 1) * (n - 1))
+    of_seeds = max(0.0, float(by_seed.var(ddof=1)) - rest / n) / seeds
+    strayed = _quantile_of_t(0.95, seeds - 1) * math.sqrt(of_seeds)
+    low, high = (math.hypot(value - bound, strayed) for bound in interval)
+    return max(bounds[0], value - low), min(bounds[1], value + high)
+
+
 def ratio_interval(
     above: Array, below: Array, *, less: tuple[Array, Array] | None = None, seed: int = 0
 ) -> tuple[float, float]:
@@ -98,6 +119,15 @@ def _ratio(above: Array, below: Array) -> Array:
 
 
 def _quantile_of_t(confidence: float, freedom: int) -> float:
-    """Student's quantile by two terms of its series: 2.045 with 29 degrees of freedom."""
+    """Student's quantile: as it is with one and two degrees of freedom, else by three terms of its series."""
+    if freedom == 1:
+        return math.tan(math.pi * confidence / 2)
+    if freedom == 2:
+        return confidence * math.sqrt(2 / (1 - confidence**2))
     z = quantile_of_normal(confidence)
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    return (
+        z
+        + (z**3 + z) / (4 * freedom)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    )

@@ -38,6 +38,7 @@ SKILL_SPREAD = 5.0  # so wide that it only matters to entries that win or lose e
 CONTROL_WEIGHT = 0.2
 OUTLIER_RATIO = 2.0
 CONSTANT_SHARE = 0.5
+CONSTANT_SPAN = 0.1  # of their length; in what real models write half the answers span half of it or more
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +125,13 @@ def _standardised(difference: Array) -> Array:
 
 
 def is_constant(lengths: Array, *, fewest: int = 20) -> bool:
-    """Whether most answers have the very same length: nobody who reads the prompts writes so."""
-    present = lengths[np.isfinite(lengths) & (lengths > 0)]
+    """Whether most answers have the same length, or all but: nobody who reads the prompts writes so."""
+    present = np.sort(lengths[np.isfinite(lengths) & (lengths > 0)])
     if len(present) < fewest:
         return False
-    return bool(np.unique(present, return_counts=True)[1].max() > CONSTANT_SHARE * len(present))
+    most = int(CONSTANT_SHARE * len(present))
+    spans = present[most:] - present[: len(present) - most]  # of each run of half the answers
+    return bool((spans <= CONSTANT_SPAN * present[most:]).any())
 
 
 class _Hardness:

@@ -8,6 +8,7 @@ AlpacaEval annotations   {"instruction": .., "output_1": .., "output_2": .., "ge
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -53,16 +54,24 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raw = file.read()
     listed = raw.lstrip()[:1] == b"["
     try:
-        records = (
-            orjson.loads(raw) if listed else [orjson.loads(line) for line in raw.split(b"\n") if line.strip()]
-        )
-    except orjson.JSONDecodeError as error:
+        records = _loads(raw) if listed else [_loads(line) for line in raw.split(b"\n") if line.strip()]
+    except ValueError as error:
         raise _bad(name_of(path), f"broken JSON: {error}") from error
     for number, record in enumerate(records, 1):
         place = f"{name_of(path)}:{number}"
         if not isinstance(record, dict):
             raise _bad(place, f"a {type(record).__name__}, not an object")
         yield place, record
+
+
+def _loads(raw: bytes) -> Any:
+    """JSON, and what Python writes of numbers that are none: NaN is no JSON, and stands in many annotations."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        if b"NaN" not in raw:
+            raise
+        return json.loads(raw)
 
 
 def _questions(path: Path) -> dict[Any, Turns]:

@@ -20,11 +20,12 @@ from burnish.evaluation.intervals import mean_interval
 from burnish.evaluation.length_control import Lengths, control_length
 from burnish.evaluation.outputs import Pair
 from burnish.evaluation.power import study
-from burnish.evaluation.votes import CHOICES, Vote, by_rater
+from burnish.evaluation.votes import CHOICES, Vote, by_rater, one_way_round
 
 
 def tally(votes: Sequence[Vote]) -> dict[str, Any]:
     """Everything that a report on votes holds; rates in percent."""
+    votes = one_way_round(votes)
     counted = [vote for vote in votes if not vote.again]
     by_models: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     shown: dict[str, Pair] = {}

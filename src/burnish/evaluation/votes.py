@@ -9,6 +9,7 @@ can be tested afterwards. A judge votes twice on a pair, once in each order; ask
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -23,24 +24,38 @@ from burnish.errors import DataError
 from burnish.evaluation.outputs import Pair, read_records
 
 CHOICES = ("a", "b", "tie", "both_bad")
+ROUNDING = 1e-3
+"""Preferences this far outside 1..2 are rounding of the judge's arithmetic."""
 _BEGINNING = b'{"id":'
 WON = {"a": 1.0, "b": 0.0, "tie": 0.5, "both_bad": 0.5}
+_TURNED = {"a": "b", "b": "a"}
 
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One rater's word on one pair; `first` is empty where the answers were not seen in an order."""
+    """One rater's word on one pair; `first` is empty where the answers were not seen in an order.
+
+    `share` is a judge's own share for model `a` (AlpacaEval's 1.93 is 0.93); the choice is then the nearer side.
+    """
 
     pair: Pair
     rater: str
     choice: str
     first: str = ""
     again: int = 0
+    share: float | None = None
 
     @property
     def won(self) -> float:
         """The share of the pair that model `a` won."""
-        return WON[self.choice]
+        return WON[self.choice] if self.share is None else self.share
+
+    def turned(self) -> Vote:
+        """The same word with the models in the other order."""
+        pair = Pair(self.pair.asked, self.pair.models[::-1], self.pair.answers[::-1])
+        share = None if self.share is None else 1 - self.share
+        choice, first = (_TURNED.get(word, word) for word in (self.choice, self.first))
+        return Vote(pair, self.rater, choice, first, self.again, share)
 
     @property
     def key(self) -> tuple[str, str, str, int]:
@@ -58,7 +73,8 @@ class Vote:
             "prompt": self.pair.asked,
             "answers": self.pair.answers,
         }
-        return fields | ({"again": self.again} if self.again else {})
+        more = {"again": self.again or None, "share": self.share}
+        return fields | {key: value for key, value in more.items() if value is not None}
 
 
 class VoteFile:
@@ -131,8 +147,9 @@ def _vote(place: str, record: dict[str, Any]) -> Vote:
         one, other = record["answers"]
         pair = Pair(tuple(record["prompt"]), tuple(record["models"]), (tuple(one), tuple(other)))
         vote = Vote(
-            pair, str(record["rater"]), record["vote"], record.get("first", ""), record.get("again", 0)
-        )
+            pair, str(record["rater"]), record["vote"],
+            record.get("first", ""), record.get("again", 0), record.get("share"),
+        )  # fmt: skip
         WON[vote.choice]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
@@ -144,7 +161,7 @@ def _vote(place: str, record: dict[str, Any]) -> Vote:
 
 
 def _of_annotation(place: str, record: dict[str, Any]) -> list[Vote]:
-    """AlpacaEval's: 1 = output_1, the reference; 2 = output_2, the model; 0 or 1.5 = a draw; else the nearer."""
+    """AlpacaEval's: 1 = output_1, the reference; 2 = output_2, the model; 0 or 1.5 = a draw; between, a share."""
     preference = record.get("preference")
     if preference is None:
         return []
@@ -155,28 +172,45 @@ def _of_annotation(place: str, record: dict[str, Any]) -> list[Vote]:
             ((str(record["output_2"]),), (str(record["output_1"]),)),
         )
         value = float(preference) or 1.5
+        if not (math.isnan(value) or 1 - ROUNDING <= value <= 2 + ROUNDING):
+            raise ValueError(f"preference {preference}")
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{place}: {error!r}",
-            rule="an annotation has instruction, output_1, output_2, preference",
+            rule="an annotation has instruction, output_1, output_2 and a preference of 1 to 2, 0 or none",
             remedy="correct the record, or leave it out",
         ) from error
+    if math.isnan(value):
+        return []
     choice = "tie" if value == 1.5 else "a" if value > 1.5 else "b"
-    return [Vote(pair, str(record.get("annotator", "annotations")), choice)]
+    share = min(1.0, max(0.0, value - 1))
+    return [Vote(pair, str(record.get("annotator", "annotations")), choice, share=share)]
+
+
+def one_way_round(votes: Iterable[Vote]) -> list[Vote]:
+    """Votes with every two models in the order in which they were first met: some files name them the other way."""
+    met: set[tuple[str, str]] = set()
+    found = []
+    for vote in votes:
+        turn = vote.pair.models not in met and vote.pair.models[::-1] in met
+        found.append(vote.turned() if turn else vote)
+        met.add(found[-1].pair.models)
+    return found
 
 
 def by_rater(votes: Iterable[Vote]) -> dict[tuple[str, str], list[Vote]]:
     """Votes by (pair, rater), repeats left out.
 
     A rater that saw any pair in both orders is a judge, and counts where it was read in both: one order alone would
-    count its liking for a place.
+    count its liking for a place. A pair that stands twice in a file is no second order.
     """
     found: dict[tuple[str, str], list[Vote]] = defaultdict(list)
     for vote in votes:
         if not vote.again:
             found[vote.pair.id, vote.rater].append(vote)
-    judges = {rater for (_, rater), given in found.items() if len(given) > 1}
-    return {key: given for key, given in found.items() if key[1] not in judges or len(given) > 1}
+    orders = {key: len({vote.first for vote in given}) for key, given in found.items()}
+    judges = {rater for (_, rater), seen in orders.items() if seen > 1}
+    return {key: given for key, given in found.items() if key[1] not in judges or orders[key] > 1}
 
 
 def preference_pairs(votes: Sequence[Vote]) -> list[dict[str, Any]]:
@@ -186,7 +220,7 @@ def preference_pairs(votes: Sequence[Vote]) -> list[dict[str, Any]]:
     more the whole talks are compared, for they differ from the first answer on.
     """
     by_pair: dict[str, list[Vote]] = defaultdict(list)
-    for (pair_id, _), given in by_rater(votes).items():
+    for (pair_id, _), given in by_rater(one_way_round(votes)).items():
         by_pair[pair_id] += given
     rows = []
     for given in by_pair.values():

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from burnish.data.files import name_of
 from burnish.errors import DataError, UsageError
+from burnish.evaluation.annotated import is_annotations, read_annotations
 from burnish.evaluation.intervals import mean_interval, paired_interval
 from burnish.evaluation.length_control import LengthControl, Lengths, control_length, find_controls
 from burnish.evaluation.table import Table, bare_name, find_column, read_table, rows_as
+from burnish.evaluation.votes import ROUNDING
 
 Array = NDArray[np.float64]
 
-ROUNDING = 1e-3
-"""Preferences this far outside 1..2 are rounding of the judge's arithmetic."""
 REFERENCE_WORDS = ("reference", "baseline", "ref")
 
 
@@ -81,8 +81,16 @@ def standings(
     difficulty: Path | None = None,
     reference: str | None = None,
 ) -> Standings:
-    """Win rates of all models in a file of preferences; with lengths, the length-controlled ones as well."""
-    table = read_table(preferences)
+    """Win rates of all models in a file of preferences; with lengths, the length-controlled ones as well.
+
+    AlpacaEval annotations hold the answers themselves, and so their lengths.
+    """
+    written: Table | None = None
+    if is_annotations(preferences):
+        table, written, reference = read_annotations(preferences, reference=reference)
+    else:
+        table = read_table(preferences)
+    written = written if lengths is None else read_table(lengths)
     models = list(table.numbers)
     if not models:
         raise DataError(
@@ -90,17 +98,17 @@ def standings(
             rule="each model is a column of preferences, and each row a prompt",
             remedy="check that the right file was given",
         )
-    wins = wins_of(table.matrix(models), place=name_of(preferences))
-    if difficulty is not None and lengths is None:
+    if difficulty is not None and written is None:
         raise UsageError(
             "--difficulty without --lengths",
             rule="difficulty is a part of the length-controlled rate, which needs lengths",
             remedy="add --lengths FILE.csv",
         )
+    wins = wins_of(table.matrix(models), place=name_of(preferences))
     notes: dict[str, str] = {}
     controlled = np.full(len(models), np.nan)
-    if lengths is not None:
-        found, notes = _controlled(table, models, wins, lengths, difficulty, reference)
+    if written is not None:
+        found, notes = _controlled(table, models, wins, written, difficulty, reference)
         controlled = found.rates
     return Standings(
         {model: _win_rate(wins[:, m], controlled[m]) for m, model in enumerate(models)},
@@ -121,11 +129,10 @@ def _controlled(
     table: Table,
     models: list[str],
     wins: Array,
-    lengths: Path,
+    written: Table,
     difficulty: Path | None,
     reference: str | None,
 ) -> tuple[LengthControl, dict[str, str]]:
-    written = read_table(lengths)
     rows = rows_as(table, written)
     column = reference_column(written, models, reference, wins)
     unknown = np.full(table.num_rows, np.nan)
@@ -143,7 +150,9 @@ def _controlled(
     )
     notes = {models[m]: note for m, note in found.notes.items()}
     notes |= {
-        model: f"{name_of(lengths)} has no column for it" for model, place in own.items() if place is None
+        model: f"{name_of(written.path)} has no column for it"
+        for model, place in own.items()
+        if place is None
     }
     return found, notes
 
@@ -158,7 +167,8 @@ def reference_column(table: Table, models: list[str], wanted: str | None, wins: 
     drawing = [
         model for m, model in enumerate(models) if (wins[:, m] == 0.5).all() and model in table.numbers
     ]
-    for candidates in (called, others, drawing):
+    told = [name for name in others if _has_controls(bare_name(name), models, wins)]
+    for candidates in (called, others, drawing, told):
         if wanted is None and len(candidates) == 1:
             return candidates[0]
     raise UsageError(
@@ -168,6 +178,16 @@ def reference_column(table: Table, models: list[str], wanted: str | None, wins: 
         rule="the lengths have a column for each model, and one for the reference: `reference`, or its name",
         remedy="name it: --reference COLUMN",
     )
+
+
+def _has_controls(stem: str, models: list[str], wins: Array) -> bool:
+    """Whether a model told to be brief loses to it and one told to be wordy wins: they are the reference's own."""
+    shares = [
+        float(np.nanmean(wins[:, models.index(f"{stem}_{ending}")]))
+        for ending in ("concise", "verbose")
+        if f"{stem}_{ending}" in models
+    ]
+    return len(shares) == 2 and shares[0] < 0.5 < shares[1]
 
 
 def _difficulty(table: Table, path: Path) -> Array:

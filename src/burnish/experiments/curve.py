@@ -74,6 +74,8 @@ class Asked:
     worth: float | None = None
     max_new_tokens: int | None = None
     jobs: int | None = None
+    as_is: bool = False
+    """Conclude from the cells that are there, and train none."""
 
 
 def curve(loaded: LoadedRecipe, folder: Path, asked: Asked, tell: Told = lambda text: None) -> dict[str, Any]:
@@ -88,9 +90,12 @@ def curve(loaded: LoadedRecipe, folder: Path, asked: Asked, tell: Told = lambda 
     missing = [cell for cell in cells if result_of(folder, cell.name) is None]
     if len(missing) < len(cells):
         tell(f"{len(cells) - len(missing)} of {len(cells)} cells are there already")
-    jobs = min(asked.jobs or default_jobs(count_parameters(loaded.recipe.model)), max(1, len(missing)))
-    tell(f"{len(missing)} trainings to make, {jobs} at a time")
-    run_all(folder, missing, jobs=jobs, tell=tell)
+    if asked.as_is:
+        tell(f"{len(missing)} trainings are not there, and are left out")
+    else:
+        jobs = min(asked.jobs or default_jobs(count_parameters(loaded.recipe.model)), max(1, len(missing)))
+        tell(f"{len(missing)} trainings to make, {jobs} at a time")
+        run_all(folder, missing, jobs=jobs, tell=tell)
     found = [(cell, result_of(folder, cell.name)) for cell in cells]
     result = conclude(
         settings, asked, base, [(cell, one) for cell, one in found if one], titles=_titles(rows)

@@ -45,7 +45,7 @@ def plot(
         f'<text x="{LEFT}" y="24" font-size="15" font-weight="bold">{escape(title or f"What rows are worth: {name}")}'
         "</text>",
         f'<text x="{LEFT}" y="44" fill="{GREY}">{escape(name)} on {result["held_out"]:,} held-out rows; '
-        "bars: 95% over rows; lines: fitted law with its 95% band</text>",
+        "bars: 95% over rows and seeds; lines: fitted law with its 95% band</text>",
         *_axes(frame, rows, share),
         f'<text x="{LEFT}" y="{HEIGHT - 12}" fill="{GREY}">{escape(x_name or "training rows")}</text>',
     ]

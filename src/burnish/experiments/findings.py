@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from burnish.evaluation.intervals import mean_interval, paired_interval
+from burnish.evaluation.intervals import mean_interval, paired_interval, with_seeds
 from burnish.experiments.asking import METRICS, Metric
 from burnish.experiments.cells import EPOCHS, STEPS, Cell, Settings
 from burnish.experiments.saturation import Laws, describe, fit, interval
@@ -56,7 +56,7 @@ def conclude(
         _point(cell, rule, one, metric, of, names)
         for rule in asked.rules
         for cell, one in found
-        if cell.halved is None and _belongs(cell, rule, found)
+        if cell.halved is None and _belongs(cell, one, rule, found)
     ]
     advice = []
     for rule, sizes in groups.items():
@@ -85,19 +85,21 @@ def conclude(
     }
 
 
-def _belongs(cell: Cell, rule: str, found: Sequence[Found]) -> bool:
-    """Whether a cell is of a rule: equal steps take the epochs' cell where they have none of their own."""
+def _belongs(cell: Cell, one: Mapping[str, Any], rule: str, found: Sequence[Found]) -> bool:
+    """Whether a cell is of a rule: equal steps take an epochs' cell of as many updates where they have none there."""
     if cell.rule == rule:
         return True
-    own = any(c.rule == STEPS and c.rows == cell.rows and c.seed == cell.seed for c, _ in found)
-    return rule == STEPS and cell.rule == EPOCHS and not own
+    steps = [c for c, _ in found if c.rule == STEPS and c.halved is None]
+    own = any(c.rows == cell.rows and c.seed == cell.seed for c in steps)
+    same = not steps or one["updates"] in {c.length for c in steps}
+    return rule == STEPS and cell.rule == EPOCHS and same and not own
 
 
 def _by_size(found: Sequence[Found], rule: str) -> dict[int, Array]:
     """Of each size the outcomes (seeds, rows), smallest size first."""
     sizes: dict[int, list[list[float]]] = {}
     for cell, one in sorted(found, key=lambda pair: (pair[0].rows, pair[0].seed)):
-        if cell.halved is None and _belongs(cell, rule, found):
+        if cell.halved is None and _belongs(cell, one, rule, found):
             sizes.setdefault(cell.rows, []).append(one["outcomes"])
     return {size: np.array(own) for size, own in sizes.items()}
 
@@ -110,9 +112,10 @@ def _law(metric: Metric, sizes: Mapping[int, Array], base: Array) -> Laws:
 
 
 def _spread(own: Array, metric: Metric) -> dict[str, float]:
-    """The mean and its interval over held-out rows, seeds averaged first."""
+    """The mean and its interval: over held-out rows, seeds averaged first, and over seeds."""
     rows = own.mean(axis=0)
     low, high = mean_interval(rows) if metric.is_share else paired_interval(rows)
+    low, high = with_seeds(own, (low, high), bounds=metric.bounds)
     return {"value": float(rows.mean()), "low": low, "high": high}
 
 

@@ -133,8 +133,10 @@ SCORED = 400
 """Unseen answers whose tokens are ranked."""
 
 
-def measure(folder: Path, *, seeds: int, sizes: Sequence[int] = SIZES, steps: int = STEPS) -> dict[str, Any]:
-    """Everything the thesis claims, measured; progress on stderr."""
+def measure(
+    folder: Path, *, seeds: int, sizes: Sequence[int] = SIZES, steps: int = STEPS, as_is: bool = False
+) -> dict[str, Any]:
+    """Everything the thesis claims, measured; progress on stderr. `as_is` trains nothing that is not there yet."""
     prepare_process()
     sets = write_sets(folder / "data")
     demonstrations = folder / "data" / "demonstrations.jsonl"
@@ -151,9 +153,9 @@ def measure(folder: Path, *, seeds: int, sizes: Sequence[int] = SIZES, steps: in
     result["fewshot"] = prompting.fewshot(
         load_recipe(None, {**TUNING, **told}), folder / "fewshot", shots, _say
     )
-    result["arms"] = measure_arms(folder, demonstrations, sets, seeds=range(seeds))
+    result["arms"] = measure_arms(folder, demonstrations, sets, seeds=range(seeds), as_is=as_is)
     told = {"datasets": sets["datasets"], "val_datasets": sets["unseen"], "seed": 0}
-    asked = curves.Asked(sizes=tuple(sizes), seeds=seeds, steps=steps, jobs=1)
+    asked = curves.Asked(sizes=tuple(sizes), seeds=seeds, steps=steps, jobs=1, as_is=as_is)
     result["curve"] = curves.curve(load_recipe(None, {**TUNING, **told}), folder / "curve", asked, _say)
     return result
 
@@ -168,7 +170,7 @@ def measure_base() -> dict[str, float]:
 
 
 def measure_arms(
-    folder: Path, demonstrations: Path, sets: dict[str, Any], *, seeds: Iterable[int]
+    folder: Path, demonstrations: Path, sets: dict[str, Any], *, seeds: Iterable[int], as_is: bool = False
 ) -> dict[str, list[dict[str, float]]]:
     """Ways of tuning on the same demonstrations: behaviour on both halves, and the loss on the base's own text."""
     text = _text_rows(sets["text_held_out"])
@@ -180,6 +182,8 @@ def measure_arms(
             told["replay"] = {"path": sets["text_train"], "share": told["replay"], "max_length": 64}
         for seed in seeds:
             cell = f"{name.replace(', ', '-')}-seed-{seed}"
+            if as_is and result_of(folder, cell) is None:
+                continue
             recipe = tuning_recipe(
                 demonstrations, folder / "runs", seed=seed, run_name=cell, save_steps=60, **told
             )
@@ -233,9 +237,11 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds to train with")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="demonstrations along the curve")
+    parser.add_argument("--as-is", action="store_true", help="train nothing: conclude from what is there")
     parser.add_argument("--write", type=Path, help="folder for thesis.md and thesis.svg")
     given = parser.parse_args()
-    result = measure(given.folder, seeds=given.seeds, sizes=[int(each) for each in given.sizes.split(",")])
+    sizes = [int(each) for each in given.sizes.split(",")]
+    result = measure(given.folder, seeds=given.seeds, sizes=sizes, as_is=given.as_is)
     write_json(given.folder / "thesis.json", result)
     if given.write:
         write_page(result, given.write)

@@ -40,6 +40,11 @@ def write_sets(folder: Path) -> dict[str, Any]:
     return told
 
 
+def write_unseen(path: Path, number: int) -> None:
+    """Questions with their answers about entities that no demonstration names: rows to hold out."""
+    _write(path, [_row(one.text, one.answer) for one in questions(UNSEEN, number=number)])
+
+
 def _wordings(facts: list[Fact]) -> list[tuple[Fact, str]]:
     """Every fact in every wording of its question, each fact once before any comes again."""
     rng = Random(0)

@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Any
 
 from burnish.experiments.curve_plot import plot
+from burnish.experiments.findings import number
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
@@ -19,7 +20,7 @@ def write_page(result: Mapping[str, Any], folder: Path) -> None:
     picture = plot(
         result["curve"],
         title="marble: what demonstrations are worth, on entities that none of them names",
-        levels={f"base, {best}": arms[best]},
+        levels={f"few-shot, best of {len(arms)}": arms[best]},
         x_name="demonstrations (about the other half of the entities)",
     )
     (folder / "thesis.svg").write_text(picture, encoding="utf-8")
@@ -29,16 +30,24 @@ def write_page(result: Mapping[str, Any], folder: Path) -> None:
         before += f"\n{BEGIN}\n{END}\n"
     head, _, rest = before.partition(BEGIN)
     tail = rest.partition(END)[2]
-    tables = "\n\n".join(
-        [
-            arms_table(result),
-            curve_table(result),
-            sharpening_table(result),
-            tuning_table(result),
-            advice(result),
-        ]
-    )
-    page.write_text(f"{head}{BEGIN}\n\n{tables}\n\n{END}{tail}", encoding="utf-8")
+    page.write_text(f"{head}{BEGIN}\n\n{measured(result)}\n\n{END}{tail}", encoding="utf-8")
+
+
+def measured(result: Mapping[str, Any]) -> str:
+    """Every part under a heading of its own, with what the verbs say of it."""
+    held_out = result["curve"]["held_out"]
+    parts = {
+        f"Base, few-shot, tuned: {held_out} questions about unseen entities": [
+            arms_table(result), _listed(result["fewshot"]["advice"]),
+        ],
+        "How many demonstrations are enough": [
+            "![Exact match over the number of demonstrations, with its fitted laws](thesis.svg)",
+            curve_table(result), plateau_table(result), _listed(result["curve"]["advice"]),
+        ],
+        "What the base ranked first already": [sharpening_table(result)],
+        "What it cost: forgetting with and without replay, LoRA against full": [tuning_table(result)],
+    }  # fmt: skip
+    return "\n\n".join(f"## {title}\n\n" + "\n\n".join(texts) for title, texts in parts.items())
 
 
 def arms_table(result: Mapping[str, Any]) -> str:
@@ -67,10 +76,32 @@ def curve_table(result: Mapping[str, Any]) -> str:
         cells = []
         for own in sizes.values():
             one = next((each for each in own if each["rows"] == size), None)
-            cells.append(
-                f"{one['value']:.1%} ({one['low']:.1%} to {one['high']:.1%})" if one else "not measured"
-            )
+            cells.append(_cell(one, result["seeds"]))
         lines.append(f"| {size:,} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(one: Mapping[str, Any] | None, seeds: int) -> str:
+    """A size's mean with its interval, and how many trainings it is of where some are missing."""
+    if one is None:
+        return "not measured"
+    fewer = f", {one['seeds']} of {seeds} seeds" if one["seeds"] < seeds else ""
+    return f"{one['value']:.1%} ({one['low']:.1%} to {one['high']:.1%}{fewer})"
+
+
+def plateau_table(result: Mapping[str, Any]) -> str:
+    """The fitted laws: where they end, and when they are nearly there."""
+    lines = [
+        "| law | form | plateau | 95% | 95% of the way to it with | 95% |",
+        "|---|---|---|---|---|---|",
+    ]
+    for rule, one in result["curve"]["fit"].items():
+        low, high = one["interval"]
+        first, last = one["rows_at_95_interval"]
+        lines.append(
+            f"| equal {rule} | {one['form']} | {one['plateau']:.1%} | {low:.1%} to {high:.1%} "
+            f"| {number(one['rows_at_95'])} demonstrations | {number(first)} to {number(last)} |"
+        )
     return "\n".join(lines)
 
 
@@ -107,9 +138,8 @@ def tuning_table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def advice(result: Mapping[str, Any]) -> str:
+def _listed(said: Sequence[str]) -> str:
     """What the verbs say of it."""
-    said = [*result["curve"]["advice"], *result["fewshot"]["advice"]]
     return "\n".join(f"- {sentence}" for sentence in said)
 
 

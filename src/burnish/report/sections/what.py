@@ -56,12 +56,13 @@ def in_words(run: Run) -> str:
     """What happened, for someone who never saw a recipe."""
     parameters = number(run.plan.get("parameters"))
     rows = mapping(run.summary.get("rows"))
-    used = number(rows.get("used")) or number(run.plan.get("rows"))
     held = number(run.plan.get("held_out_rows"))
+    used = number(rows.get("used"))
+    learnt = max(0.0, used - (held or 0.0)) if used else number(run.plan.get("rows"))
     graded = number(run.summary.get("graded_tokens"))
     first = f"{run.model}" + (f", a model of {large(parameters)} parameters," if parameters else "")
     verb = "was pre-trained" if run.environment.get("from_scratch") is True else "was shown how to answer"
-    sentences = [f"{first} {verb}" + (f" by {count(used, 'example')}" if used else "") + "."]
+    sentences = [f"{first} {verb}" + (f" by {count(learnt, 'example')}" if learnt else "") + "."]
     if run.num_steps:
         epochs = number(run.steps[-1].get("epoch")) if run.steps else None
         passes = f" ({decimal(epochs)} passes over the data)" if epochs else ""
