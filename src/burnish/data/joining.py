@@ -50,7 +50,9 @@ def _columns_in(folder: Path) -> Iterator[dict[str, BinaryIO]]:
     """A new folder's files, open to be written; on the disk when the block ends."""
     folder.mkdir(parents=True)
     with ExitStack() as stack:
-        files = {name: stack.enter_context((folder / name).open("wb")) for name in COLUMNS}
+        files: dict[str, BinaryIO] = {
+            name: stack.enter_context((folder / name).open("wb")) for name in COLUMNS
+        }
         yield files
         for file in files.values():
             file.flush()
