@@ -31,7 +31,7 @@ import report
 CASES = (Case("alpaca"), Case("alpaca", "lora"), Case("shared_prompt"), Case("reasoning"))
 EXACT = Case("alpaca", dtype="float32")
 SIZES = {
-    "s30": {"alpaca": 40, "shared_prompt": 24, "reasoning": 6},
+    "s30": {"alpaca": 48, "shared_prompt": 48, "reasoning": 8},
     "135m": {"alpaca": 24},
     "tiny": {"alpaca": 16, "shared_prompt": 16, "reasoning": 4},
     "long": {"alpaca": 2400},

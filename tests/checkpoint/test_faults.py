@@ -12,12 +12,13 @@ import torch
 from burnish.checkpoint import faults, tensors
 from burnish.checkpoint.files import (
     MANIFEST,
+    Checkpoint,
     load_checkpoint,
     newest_good,
     prune,
-    save_checkpoint,
     sweep,
     verify,
+    write_checkpoint,
 )
 from burnish.errors import BurnishError
 
@@ -27,12 +28,9 @@ PLACES += ["draft", "rename", "folder", "trash", "unlink"]
 
 
 def save(folder: Path, step: int) -> Path:
-    return save_checkpoint(
-        folder,
-        step,
-        weights={"w": torch.full((3, 4), float(step))},
-        optimizer={"w/exp_avg": torch.full((3, 4), step / 2)},
-        state={"tokens": step},
+    weights, moments = torch.full((3, 4), float(step)), torch.full((3, 4), step / 2)
+    return write_checkpoint(
+        folder, Checkpoint(step, {"w": weights}, {"w/exp_avg": moments}, {"tokens": step})
     )
 
 

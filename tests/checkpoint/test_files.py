@@ -22,7 +22,6 @@ from burnish.checkpoint.files import (
     named,
     newest_good,
     prune,
-    save_checkpoint,
     step_of,
     sweep,
     verify,
@@ -37,9 +36,7 @@ STATE = {"best_loss": 0.5, "best_step": 2}
 
 
 def save(folder: Path, step: int) -> Path:
-    return save_checkpoint(
-        folder, step, weights=WEIGHTS, optimizer={"a.weight/exp_avg": torch.ones(2, 3)}, state=STATE
-    )
+    return write_checkpoint(folder, Checkpoint(step, WEIGHTS, {"a.weight/exp_avg": torch.ones(2, 3)}, STATE))
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:

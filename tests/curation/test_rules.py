@@ -121,7 +121,9 @@ def test_the_verb_counts_each_reason(burnish: Any, tmp_path: Path) -> None:
 
 
 def test_a_rule_that_saw_nothing_is_told_too(burnish: Any, tmp_path: Path) -> None:
-    data = write_jsonl(tmp_path / "rows.jsonl", [{"instruction": "Hi", "output": text} for text in ("a b c.", "c")])
+    data = write_jsonl(
+        tmp_path / "rows.jsonl", [{"instruction": "Hi", "output": text} for text in ("a b c.", "c")]
+    )
     words = ["-r", "words=3:", "-r", "refusal", "-o", str(tmp_path / "out.jsonl"), "--json"]
     ran = burnish("data", "filter", str(data), *words)
     assert json.loads(ran.out)["removed"] == {"words": 1, "refusal": 0}

@@ -63,18 +63,6 @@ class Checkpoint:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def save_checkpoint(
-    folder: Path,
-    step: int,
-    *,
-    weights: Mapping[str, Tensor],
-    optimizer: Mapping[str, Tensor],
-    state: Mapping[str, Any],
-) -> Path:
-    """Write the checkpoint of `step` below `folder` and return its directory; complete once it has its name."""
-    return write_checkpoint(folder, Checkpoint(step, dict(weights), dict(optimizer), dict(state)))
-
-
 def write_checkpoint(folder: Path, made: Checkpoint, *, writes: bool = True) -> Path:
     """Write a checkpoint; Diverged, with nothing written, where a number in it is not finite.
 

@@ -16,8 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 BATCH_ROWS = 1_000
-NESTED = ("messages", "conversations", "tools", "prompt", "completion")
-"""Columns that burnish reads from JSON text too."""
 
 
 def write_parquet(rows: Path, out: Path) -> Path:

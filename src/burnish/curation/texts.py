@@ -11,7 +11,6 @@ from typing import Literal, get_args
 
 import orjson
 
-from burnish.data.reject import show
 from burnish.errors import UsageError
 from burnish.types import REASONING_KEYS, Completion, Content, Conversation, Document, Message
 
@@ -58,11 +57,6 @@ def prompt_of(content: Content) -> str:
 def response_of(content: Content) -> str:
     """The row's responses as one text."""
     return "\n\n".join(texts_of(content, "responses"))
-
-
-def place_in(content: Content) -> str:
-    """The row in a few words, for a report."""
-    return show(" / ".join(texts_of(content)))
 
 
 def _said(content: Conversation, part: Part) -> list[str]:

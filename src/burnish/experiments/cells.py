@@ -25,6 +25,7 @@ from burnish.data.rows import read_rows
 from burnish.errors import DataError, UsageError
 from burnish.experiments.asking import METRICS, outcomes
 from burnish.experiments.subsets import subset
+from burnish.experiments.whole import uninterrupted
 from burnish.models.assistant import Assistant, load_assistant
 from burnish.models.load import add_token_rows, default_device, load_model
 from burnish.models.tokenizer import load_chat_tokenizer
@@ -157,8 +158,7 @@ def run_cell(folder: Path, cell: Cell, settings: Settings) -> list[float]:
         if run.exists():
             discard(run)
         result = train(load_recipe(None, recipe_of_cell(folder, cell, settings)))
-    if result.stopped_by == "interrupted":
-        raise KeyboardInterrupt
+    uninterrupted(result)
     scored = _scored(folder, load_assistant(str(run)), settings)
     write_json(
         folder / "cells" / f"{cell.name}.json",

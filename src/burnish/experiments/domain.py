@@ -32,6 +32,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from burnish.experiments.chart import Point, chart
+from burnish.experiments.whole import held_out_losses, uninterrupted
 from burnish.recipe.load import load_recipe
 from burnish.training.run import train
 
@@ -132,15 +133,10 @@ def measure(
             "output_dir": str(out),
         },
     )
-    result = train(loaded)
-    if result.stopped_by == "interrupted":
-        raise KeyboardInterrupt  # a run that was cut short has losses too, of another experiment
-    run = result.run
-    lines = [orjson.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
-    evaluated = [line["source_loss"] for line in lines if line["kind"] == "eval"]
-    found = [{name: losses[str(k)] for k, name in enumerate(HELD_OUT)} for losses in evaluated]
+    result = uninterrupted(train(loaded))
+    found = [{name: losses[str(k)] for k, name in enumerate(HELD_OUT)} for losses in held_out_losses(result)]
     stories = [row["text"] for row in _rows(sets["general_held_out"])]
-    for place, model in ((0, data / BASE), (-1, run / "final")):
+    for place, model in ((0, data / BASE), (-1, result.final)):
         found[place]["general"] = story_loss(model, stories)
     return found
 

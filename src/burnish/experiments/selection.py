@@ -29,6 +29,7 @@ from burnish.curation.score import exchange
 from burnish.curation.select import Points, select, tf_idf
 from burnish.curation.texts import response_of
 from burnish.evaluation.row_scores import ModelScorer
+from burnish.experiments.whole import uninterrupted
 from burnish.models.tokenizer import load_chat_tokenizer
 from burnish.parallel.runtime import prepare_process
 from burnish.recipe.load import load_recipe
@@ -196,9 +197,7 @@ def _train(
             "run_name": "run",
             "seed": seed,
         }
-        result = train(load_recipe(None, recipe))
-    if result.stopped_by == "interrupted":
-        raise KeyboardInterrupt  # a run that was cut short has a loss too, of another experiment
+        result = uninterrupted(train(load_recipe(None, recipe)))
     if result.eval_loss is None:
         raise AssertionError("a run with val_datasets has a held-out loss")
     return result.eval_loss, result.graded_tokens

@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from burnish.experiments.chart import Point, chart
+from burnish.experiments.whole import held_out_losses, uninterrupted
 from burnish.recipe.load import load_recipe
 from burnish.training.run import train
 
@@ -91,12 +92,7 @@ def losses(
             "output_dir": str(out),
         },
     )
-    result = train(loaded)
-    if result.stopped_by == "interrupted":
-        raise KeyboardInterrupt  # a run that was cut short has losses too, of another experiment
-    run = result.run
-    lines = [orjson.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
-    found = [mean(line["source_loss"].values()) for line in lines if line["kind"] == "eval"]
+    found = [mean(losses.values()) for losses in held_out_losses(uninterrupted(train(loaded)))]
     return found[0], found[-1]
 
 

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from burnish.losses.sums import add_up
+
 CHUNK = {"cpu": 256, "cuda": 2048}
 """Rows of logits held at once, by device: enough for the matrix products to run at full speed."""
 BLOCK_LOGITS = 2**20
@@ -259,7 +261,7 @@ class _Gradients:
                 exact = torch.promote_types(part.dtype, torch.float32)
                 self._head = workspace("sum", part.shape, part, dtype=exact).copy_(part)
             else:
-                self._head += part
+                add_up(self._head, part)
 
     @property
     def all(self) -> list[Tensor | None]:

@@ -168,21 +168,27 @@ def _attend_plain(query: Tensor, key: Tensor, value: Tensor, layout: Layout, rul
 
 def _attend_run(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
     """`(H, L, D)` over the `(H, P + L, D)` keys that end with the queries' own."""
-    length, seen = query.shape[1], key.shape[1]
-    scores = query @ key.transpose(1, 2) * rule.scale
+    shares = shares_of(query @ key.transpose(1, 2) * rule.scale, rule)
+    return F.dropout(shares, p=rule.dropout) @ value
+
+
+def shares_of(scores: Tensor, rule: Rule) -> Tensor:
+    """What each of the last `L` tokens gives each of the `S` up to itself, of scaled scores `(H, L, S)`; no dropout."""
+    length, seen = scores.shape[1:]
+    given = scores.dtype
     if rule.softcap is not None:
         scores = rule.softcap * torch.tanh(scores / rule.softcap)
-    at = torch.arange(seen, device=query.device)
-    distance = at[seen - length :, None] - at[None, :]
-    visible = (distance >= 0) & (distance < (rule.window or seen))
-    scores = scores.masked_fill(~visible, -torch.inf)
+    if length > 1 or rule.window is not None:  # the last token alone sees all that is there
+        at = torch.arange(seen, device=scores.device)
+        distance = at[seen - length :, None] - at[None, :]
+        visible = (distance >= 0) & (distance < (rule.window or seen))
+        scores = scores.masked_fill(~visible, -torch.inf)
     if rule.sinks is not None:
         # One more column per head, which takes a share of the attention and has no value to give for it.
         column = rule.sinks.to(scores.dtype).reshape(-1, 1, 1).expand(-1, length, 1)
         scores = torch.cat([scores, column], dim=-1)
     exact = torch.promote_types(scores.dtype, torch.float32)
-    shares = F.softmax(scores, dim=-1, dtype=exact)[..., :seen].to(query.dtype)
-    return F.dropout(shares, p=rule.dropout) @ value
+    return F.softmax(scores, dim=-1, dtype=exact)[..., :seen].to(given)
 
 
 def attend_densely(query: Tensor, key: Tensor, value: Tensor, layout: Layout, rule: Rule) -> Tensor:
@@ -202,8 +208,15 @@ AttentionInterface.register(NAME, attend_pack)
 @contextmanager
 def packed_attention(model: PreTrainedModel) -> Iterator[None]:
     """Within the block, the model's attention follows the reach of a pack's tokens; after it, it is as it was."""
+    with attention_named(model, NAME):
+        yield
+
+
+@contextmanager
+def attention_named(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Within the block the model's attention is the registry's of that name; after it, it is as it was."""
     before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
+    model.set_attn_implementation(name)
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from burnish.errors import DataError
+from burnish.losses.sums import add_up
 
 BUCKET = 1 << 25
 """Numbers that are summed over the ranks at a time: 128 MiB of fp32."""
@@ -114,7 +115,7 @@ class Masters:
             return
         master = self.parameters[name]
         if master.grad is not None:
-            master.grad.add_(copy.grad)
+            add_up(master.grad, copy.grad)
         else:
             if name not in self._sums:
                 self._sums[name] = torch.empty_like(master)

@@ -17,13 +17,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache
 
 from burnish.errors import UsageError
-from burnish.models.attention import Rule
+from burnish.models.attention import Rule, attention_named, shares_of
 
 NAME = "burnish_rows"
 _ROOM = 64  # buffers begin with as many places, and double
@@ -134,19 +133,7 @@ def _attend_block(query: Tensor, keys: Tensor, values: Tensor, rule: Rule) -> Te
     groups, seen = keys.shape[0], keys.shape[1]
     # Heads that share a key head go through one product: (H_kv, G * T, D) @ (H_kv, D, L).
     scores = query.reshape(groups, -1, width) @ keys.transpose(1, 2) * rule.scale
-    scores = scores.view(heads, length, seen)
-    if rule.softcap is not None:
-        scores = rule.softcap * torch.tanh(scores / rule.softcap)
-    if length > 1 or rule.window is not None:
-        at = torch.arange(seen, device=query.device)
-        distance = at[seen - length :, None] - at[None, :]
-        visible = (distance >= 0) & (distance < (rule.window or seen))
-        scores = scores.masked_fill(~visible, -torch.inf)
-    if rule.sinks is not None:
-        column = rule.sinks.to(scores.dtype).reshape(-1, 1, 1).expand(-1, length, 1)
-        scores = torch.cat([scores, column], dim=-1)
-    exact = torch.promote_types(scores.dtype, torch.float32)
-    shares = F.softmax(scores, dim=-1, dtype=exact)[..., :seen].to(query.dtype)
+    shares = shares_of(scores.view(heads, length, seen), rule)
     return (shares.reshape(groups, -1, seen) @ values).view(heads, length, values.shape[2])
 
 
@@ -156,9 +143,5 @@ AttentionInterface.register(NAME, attend_rows)
 @contextmanager
 def attention_by_rows(model: PreTrainedModel) -> Iterator[None]:
     """Within the block the model's attention reads each row's own keys; after it, it is as it was."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
-    try:
+    with attention_named(model, NAME):
         yield
-    finally:
-        model.set_attn_implementation(before)

@@ -72,25 +72,18 @@ CERTIFIED = [
 """What of a certificate the report repeats."""
 
 
-def check_recipe(
-    loaded: LoadedRecipe, *, progress: Progress = lambda done, total: None, oracle: bool = False
-) -> CheckReport:
-    """Certify every row as training would; BurnishError where training would not start.
-
-    With `oracle` the model is loaded, and its fast path compared with plain transformers on the first batch.
-    """
-    num_parameters = count_parameters(loaded.recipe.model)
-    return _check(fit_to_size(loaded, num_parameters).recipe, num_parameters, progress, oracle=oracle)
-
-
 def check_stages(
     loaded: LoadedRecipe, *, progress: Progress = lambda done, total: None, oracle: bool = False
 ) -> dict[str, CheckReport]:
-    """The report of every stage of a recipe, by its name; a recipe without stages is its only one."""
+    """Certify every stage's rows as training would, and report by its name; BurnishError where it would not start.
+
+    A recipe without stages is its only one. With `oracle` the model is loaded, and its fast path compared with plain
+    transformers on the first batch.
+    """
     num_parameters = count_parameters(loaded.recipe.model)
     return {
         name: _check(recipe, num_parameters, progress, oracle=oracle)
-        for name, recipe in stages_to_check(loaded)
+        for name, recipe in fit_to_size(loaded, num_parameters).recipe.in_stages()
     }
 
 

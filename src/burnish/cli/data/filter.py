@@ -47,5 +47,7 @@ def command(
     rules = read_rules(rule or [])
     job = Job("filter", inputs_of(data, format, split), out, {"rules": rule}, ledger, overwrite)
     report = run(job, rules, processes=processes)
-    report.removed.update(dict.fromkeys((name for name, _ in rules.asked), 0))  # a rule that saw nothing is told too
+    report.removed.update(
+        dict.fromkeys((name for name, _ in rules.asked), 0)
+    )  # a rule that saw nothing is told too
     tell(report, Output(as_json=as_json))
