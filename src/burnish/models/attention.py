@@ -173,7 +173,7 @@ def _attend_run(query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor
 
 
 def shares_of(scores: Tensor, rule: Rule) -> Tensor:
-    """What each of the last `L` tokens gives each of the `S` up to itself, of scaled scores `(H, L, S)`; no dropout."""
+    """What each of the last `L` tokens gives each of `S` up to itself, of scaled scores `(H, L, S)`; no dropout."""
     length, seen = scores.shape[1:]
     given = scores.dtype
     if rule.softcap is not None:
