@@ -48,16 +48,16 @@ def test_a_run_against_the_server_is_stopped_and_goes_on_without_asking_twice(
         "--endpoint",
         marble.url,
     ]
-    command = [*PROGRAM, *words, "--max-tokens", "64", "--concurrency", "2", "--json"]
+    command = [*PROGRAM, *words, "--max-tokens", "12", "--concurrency", "2", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as first:
         assert enough.wait(60)
         first.send_signal(signal.SIGTERM)
         first.communicate()
     assert first.returncode != 0 and 6 <= asked.total() < 30
     again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert len(asked) == 30 and set(asked.values()) == {1}
-    told = json.loads(again.stdout)
-    rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert len(rows) == told["rows"] and told["lost_in_flight"] == 0
-    assert {row["provenance"]["place"] for row in rows} <= {marble.url}
+    assert len(asked) == 30 and set(asked.values()) == {1}, again.stderr
+    # A base that was never taught to stop gives answers that are cut: all are kept, and none becomes a row.
+    lines = (tmp_path / "out.jsonl.answers" / "answers.jsonl").read_text().splitlines()
+    answers = [line for line in map(json.loads, lines) if "text" in line]
+    assert len(answers) == 30 and {line["finish_reason"] for line in answers} == {"length"}
+    assert again.returncode == 3 and "nothing is paid for twice" in again.stdout
