@@ -1,9 +1,10 @@
-"""What a checkpoint costs: the step that begins one, and verifying one beside reading it.
+"""What a checkpoint costs: the step that begins one and those that follow, and verifying one beside reading it.
 
-    python benchmarks/saving.py [--megabytes 500] [--folder DIR]
+    python benchmarks/saving.py [--megabytes 500] [--every 60] [--saves 5] [--unpaced] [--folder DIR]
 
-A step here is matrix products of about half a second; figures are medians. A save from a copy cannot do without the
-copy: `over_step_and_copy` is what the rest of it adds to the step in which it begins.
+A step here is matrix products of about a quarter of a second; a save begins after every so many. Figures are medians,
+and the largest of all saves too. A save from a copy cannot do without the copy: `over_step_and_copy` is what the rest
+of it adds to the step in which it begins, `over_step_while_written` to the others until it is done.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from burnish.checkpoint.background import Writer
-from burnish.checkpoint.files import OPTIMIZER, WEIGHTS, Checkpoint, load_checkpoint
-from burnish.parallel.runtime import prepare_process
+from burnish.checkpoint.files import OPTIMIZER, WEIGHTS, Checkpoint, load_checkpoint, write_checkpoint
+from burnish.parallel.runtime import computes_on_every_core, prepare_process
 
 REPEATS = 5
 
@@ -60,9 +61,42 @@ def summed(*groups: dict[str, Tensor]) -> None:
             tensor.sum()
 
 
+def saves(
+    made: Checkpoint, step: Callable[[], None], folder: Path, *, count: int, every: int, paced: bool
+) -> dict[str, list[float]]:
+    """Steps as a run takes them, with a save after every so many: seconds of each kind."""
+    took: dict[str, list[float]] = {kind: [] for kind in ("plain", "begin", "first", "written", "save")}
+    writer = Writer(folder, paced=paced)
+    writer.begin(
+        made, copy=True, before=lambda: None, after=lambda: None
+    )  # its thread, and memory for a copy
+    writer.wait()
+    took["plain"] += [seconds(step) for _ in range(every)]
+    for number in range(count):
+        one = Checkpoint(number + 2, made.weights, made.optimizer, {})
+        started, is_written = time.perf_counter(), False
+        writer.begin(one, copy=True, before=lambda: None, after=lambda: None)
+        took["begin"].append(time.perf_counter() - started)
+        step()
+        took["first"].append(time.perf_counter() - started)
+        for _ in range(every - 1):
+            if not is_written and writer.done() is not None:
+                is_written = True
+                took["save"].append(time.perf_counter() - started)
+            took["plain" if is_written else "written"].append(seconds(step))
+        if not is_written:
+            writer.wait()
+            took["save"].append(time.perf_counter() - started)
+    writer.close()
+    return took
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--megabytes", type=int, default=500)
+    parser.add_argument("--every", type=int, default=60)
+    parser.add_argument("--saves", type=int, default=5)
+    parser.add_argument("--unpaced", action="store_true", help="as where a core is free")
     parser.add_argument("--folder", type=Path)
     asked = parser.parse_args()
     prepare_process()
@@ -74,52 +108,54 @@ def main() -> None:
         for _ in range(20):
             product = torch.tanh(product @ matrix)
 
+    with tempfile.TemporaryDirectory(dir=asked.folder) as place:
+        loading = loads(write_checkpoint(Path(place), made))  # first, as a process that resumes does it
     step()
     made.copied()
-    plain = median(seconds(step) for _ in range(REPEATS))
-    copies = median(seconds(made.copied) for _ in range(REPEATS))
+    copy = median(seconds(made.copied) for _ in range(REPEATS))
+    paced = computes_on_every_core("cpu") and not asked.unpaced
     with tempfile.TemporaryDirectory(dir=asked.folder) as place:
-        begins, steps, writes = [], [], []
-        for number in range(REPEATS):
-            writer = Writer(Path(place) / str(number))
-            started = time.perf_counter()
-            begins.append(
-                seconds(lambda w=writer: w.begin(made, copy=True, before=lambda: None, after=lambda: None))
-            )
-            step()
-            steps.append(time.perf_counter() - started)
-            writer.wait()
-            writes.append(time.perf_counter() - started)
-            writer.close()
-        directory = Path(place) / "0" / "step-00000001"
-        files = (directory / WEIGHTS, directory / OPTIMIZER)
-        cold_reads, cold_loads, reads, loads = [], [], [], []
-        for _ in range(REPEATS):
-            forget(files)
-            cold_reads.append(seconds(lambda: summed(*map(load_file, files))))
-            reads.append(seconds(lambda: summed(*map(load_file, files))))
-            forget(files)
-            cold_loads.append(seconds(lambda: summed(*parts(load_checkpoint(directory)))))
-            loads.append(seconds(lambda: summed(*parts(load_checkpoint(directory)))))
-    print(
-        json.dumps(
-            {
-                "megabytes": asked.megabytes,
-                "threads": torch.get_num_threads(),
-                "step_s": round(plain, 3),
-                "copy_s": round(copies, 3),
-                "begin_s": round(median(begins), 3),
-                "step_with_save_s": round(median(steps), 3),
-                "over_step_and_copy": round(median(steps) / (plain + copies) - 1, 3),
-                "write_s": round(median(writes), 3),
-                "read_from_disk_s": round(median(cold_reads), 3),
-                "verified_load_from_disk_s": round(median(cold_loads), 3),
-                "from_disk_load_over_read": round(median(cold_loads) / median(cold_reads), 2),
-                "read_from_memory_s": round(median(reads), 3),
-                "verified_load_from_memory_s": round(median(loads), 3),
-            }
-        )
-    )
+        took = saves(made, step, Path(place), count=asked.saves, every=asked.every, paced=paced)
+    plain = median(took["plain"])
+    over = [first / (plain + copy) - 1 for first in took["first"]]
+    after = [one / plain - 1 for one in took["written"]]
+    figures = {
+        "megabytes": asked.megabytes,
+        "threads": torch.get_num_threads(),
+        "paced": paced,
+        "saves": asked.saves,
+        "step_s": plain,
+        "copy_s": copy,
+        "begin_s": median(took["begin"]),
+        "step_with_save_s": median(took["first"]),
+        "over_step_and_copy": median(over),
+        "over_step_and_copy_most": max(over),
+        "over_step_while_written": median(after) if after else 0.0,
+        "steps_while_written": len(after) / asked.saves,
+        "save_s": median(took["save"]),
+        **loading,
+    }
+    print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
+
+
+def loads(directory: Path) -> dict[str, float]:
+    """Seconds of reading a checkpoint's two large files, and of a load that verifies them."""
+    files = (directory / WEIGHTS, directory / OPTIMIZER)
+    cold_reads, cold_loads, reads, verified = [], [], [], []
+    for _ in range(REPEATS):
+        forget(files)
+        cold_reads.append(seconds(lambda: summed(*map(load_file, files))))
+        reads.append(seconds(lambda: summed(*map(load_file, files))))
+        forget(files)
+        cold_loads.append(seconds(lambda: summed(*parts(load_checkpoint(directory)))))
+        verified.append(seconds(lambda: summed(*parts(load_checkpoint(directory)))))
+    return {
+        "read_from_disk_s": median(cold_reads),
+        "verified_load_from_disk_s": median(cold_loads),
+        "from_disk_load_over_read": median(cold_loads) / median(cold_reads),
+        "read_from_memory_s": median(reads),
+        "verified_load_from_memory_s": median(verified),
+    }
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import typer
 
 from burnish.cli.app import group
 from burnish.cli.output import Output
-from burnish.errors import BurnishError, DataError, MemoryExhausted, UsageError
+from burnish.errors import BurnishError, DataError, UsageError, as_error
 
 # typer names only this one class of its usage errors; the class above it covers unknown options and the rest
 COMMAND_LINE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
@@ -33,17 +33,16 @@ def run(words: Sequence[str]) -> int:
     output = Output(as_json="--json" in words)
     try:
         code = group().main(args=list(words) or ["--help"], prog_name="burnish", standalone_mode=False)
-    except BurnishError as error:
-        return error.exit_code if _first_rank_says(error) else output.fail(error)
-    except COMMAND_LINE_ERROR as error:
-        return output.fail(_usage_error(error))
-    except MemoryError:
-        return output.fail(_memory_error())
-    except OSError as error:
-        return output.fail(_system_error(error))
+    except COMMAND_LINE_ERROR as wrong:
+        return output.fail(_usage_error(wrong))
     except (typer.Abort, KeyboardInterrupt):
         output.warn("interrupted")
         return 130
+    except Exception as raised:
+        error = as_error(raised)
+        if error is None:
+            raise
+        return error.exit_code if _first_rank_says(error) else output.fail(error)
     return code if isinstance(code, int) else 0
 
 
@@ -71,23 +70,6 @@ def _usage_error(error: Exception) -> UsageError:
     command = context.command_path if context else "burnish"
     message = getattr(error, "format_message", error.__str__)()
     return UsageError(message, rule=f"{command} takes what its help lists", remedy=f"see `{command} --help`")
-
-
-def _memory_error() -> MemoryExhausted:
-    return MemoryExhausted(
-        "the host has no more memory",
-        rule="model, optimiser state and batch must fit",
-        remedy="lower micro_batch_size or max_length, say adapter: lora, or take a smaller model",
-    )
-
-
-def _system_error(error: OSError) -> BurnishError:
-    place = f"{error.filename}: " if error.filename else ""
-    return BurnishError(
-        f"{place}{error.strerror or error}",
-        rule="the operating system refused it",
-        remedy="check the path, its permissions and the free space (burnish doctor)",
-    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ An error has three parts: what was seen, the rule it breaks, the command or edit
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class BurnishError(Exception):
     """What was seen (value, file:line, row or step), the rule, and what mends it."""
@@ -28,6 +30,10 @@ class BurnishError(Exception):
         self.saw = saw
         self.rule = rule
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by its parts: what a child process raises, its parent must be able to read."""
+        return _made_again, (type(self), self.saw, self.rule, self.remedy)
 
     def __str__(self) -> str:
         return f"{self.saw}\n  rule:   {self.rule}\n  remedy: {self.remedy}"
@@ -41,6 +47,10 @@ class BurnishError(Exception):
             "remedy": self.remedy,
             "exit_code": self.exit_code,
         }
+
+
+def _made_again(kind: type[BurnishError], saw: str, rule: str, remedy: str) -> BurnishError:
+    return kind(saw, rule=rule, remedy=remedy)
 
 
 class UsageError(BurnishError):
@@ -65,3 +75,23 @@ class Diverged(BurnishError):
     """A loss or a gradient is no longer a finite number."""
 
     exit_code = 5
+
+
+def as_error(raised: BaseException) -> BurnishError | None:
+    """What the system or Python refused, in our three parts; an error of ours as it is; None for a bug."""
+    if isinstance(raised, BurnishError):
+        return raised
+    if isinstance(raised, MemoryError):
+        return MemoryExhausted(
+            "the host has no more memory",
+            rule="model, optimiser state and batch must fit",
+            remedy="lower micro_batch_size or max_length, say adapter: lora, or take a smaller model",
+        )
+    if isinstance(raised, OSError):
+        place = f"{raised.filename}: " if raised.filename else ""
+        return BurnishError(
+            f"{place}{raised.strerror or raised}",
+            rule="the operating system refused it",
+            remedy="check the path, its permissions and the free space (burnish doctor)",
+        )
+    return None

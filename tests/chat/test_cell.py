@@ -18,7 +18,7 @@ from burnish.chat import cell
 from burnish.chat.cell import BoundedTemplate, Cell, give_back, take
 from burnish.chat.child import TemplateBreach
 from burnish.chat.template import CHATML, ChatTemplate, TemplateRefusal
-from burnish.errors import DataError
+from burnish.errors import BurnishError, DataError
 
 HI = [{"role": "user", "content": "Hi"}]
 SOURCE = Path(cell.__file__).parents[2]
@@ -252,6 +252,33 @@ def test_a_child_loads_neither_torch_nor_numpy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
     )
     assert ran.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import time; time.sleep(60)", r"said nothing within 0\.2 s"),
+        ("import os; os.kill(os.getpid(), 9)", "ended by signal 9"),
+        ("raise SystemExit(1)", "ended unasked"),
+    ],
+)
+def test_a_child_that_does_not_start_is_told_as_the_machines_fault_and_is_gone(
+    code: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Seen(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[call-overload]
+            started.append(self)
+
+    monkeypatch.setattr(cell, "_START", code)
+    monkeypatch.setattr(cell, "START_SECONDS", 0.2 if "sleep" in code else 60.0)
+    monkeypatch.setattr(cell.subprocess, "Popen", Seen)
+    with pytest.raises(BurnishError, match=f"was started, and {said}") as seen:
+        Cell()
+    assert "dmesg" in seen.value.remedy
+    assert [child.returncode is not None for child in started] == [True]
 
 
 def test_an_answer_that_is_no_answer_ends_the_child() -> None:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import os
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from burnish.checkpoint import tensors
-from burnish.checkpoint.tensors import read_hashed, tensors_in, write_stream, write_tensors
+from burnish.checkpoint.tensors import is_finite, read_hashed, tensors_in, write_stream, write_tensors
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
           torch.int8, torch.uint8, torch.bool)  # fmt: skip
@@ -131,12 +131,17 @@ def test_a_file_longer_than_a_part_is_hashed_in_order(
 def test_a_slow_hash_is_not_overtaken_by_that_of_the_next_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    overtaken = threading.Event()
+
     class Slow:
         def __init__(self) -> None:
             self.seen = b""
 
         def update(self, part: memoryview) -> None:
-            time.sleep(0.02 if not self.seen else 0)
+            if bytes(part) == b"ab":
+                overtaken.wait(0.2)  # as long as a second thread would need to be first
+            else:
+                overtaken.set()
             self.seen += bytes(part)
 
         def hexdigest(self) -> str:
@@ -155,3 +160,23 @@ def test_all_of_a_file_is_with_the_system_when_it_is_told_to_put_it_on_the_disk(
     monkeypatch.setattr(tensors.os, "fsync", lambda descriptor: sizes.append(os.fstat(descriptor).st_size))
     write_stream(tmp_path / "f", iter([memoryview(b"abc"), memoryview(b"de")]))
     assert sizes == [5]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "is_one", "gathers"),
+    [
+        ([1.0, 2.0], True, 0),
+        ([3e38, 3e38], True, 1),
+        ([1.0, float("nan")], False, 1),
+        ([float("inf")], False, 1),
+    ],
+)
+def test_of_a_tensor_that_ranks_hold_in_parts_the_sum_is_looked_at_first(
+    numbers: list[float], is_one: bool, gathers: int
+) -> None:
+    gathered: list[int] = []
+    dealt = torch.tensor(numbers)
+    dealt.full_tensor = lambda: gathered.append(1) or torch.tensor(numbers)  # type: ignore[attr-defined]
+    assert is_finite(dealt) is is_one and len(gathered) == gathers
+    assert is_finite(torch.tensor(numbers)) is is_one
+    assert is_finite(torch.tensor([1, 2]))

@@ -16,7 +16,7 @@ from burnish.chat.encode import Encoder, EncoderSpec
 from burnish.chat.template import CHATML, ChatTemplate
 from burnish.data import workers as module
 from burnish.data.workers import EncodedRow, Workers, workers_for
-from burnish.errors import DataError
+from burnish.errors import BurnishError, DataError
 from burnish.types import Completion, Conversation, Document, Origin, Row
 from tests.conftest import conversation
 
@@ -141,18 +141,39 @@ def test_a_child_killed_in_the_middle_of_a_chunk_costs_no_row(
     assert [one.views for one in encoded] == [alone.encode(row) for row in rows]
 
 
-def test_a_row_that_kills_every_child_is_refused_alone(
+def _ended_over_row_two(monkeypatch: pytest.MonkeyPatch, by: signal.Signals) -> None:
+    """Every child that is given row 2 is ended by a signal."""
+    ask = Cell.ask
+
+    def ending(self: Cell, job: dict[str, Any], **options: Any) -> Any:
+        if any(row.index == 2 for row in job["rows"]):
+            os.kill(self.pid, by)
+        return ask(self, job, **options)
+
+    monkeypatch.setattr(Cell, "ask", ending)
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+def test_somebody_who_ends_every_child_fails_the_run_and_leaves_no_child_behind(
+    by: signal.Signals, spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _ended_over_row_two(monkeypatch, by)
+    with (
+        pytest.raises(
+            BurnishError, match=rf"x\.jsonl:3: the process .* ended by signal {by:d}, as the one"
+        ) as seen,
+        Workers(spec, num_rows=200, num_workers=2) as workers,
+    ):
+        list(workers.encode_all(rows_of([chat(k) for k in range(200)])))
+    assert seen.value.exit_code == 1 and "dmesg" in seen.value.remedy
+    assert not workers._busy and workers._children.empty()
+
+
+def test_a_row_that_crashes_every_child_is_refused_alone(
     spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = rows_of([chat(k) for k in range(4)])
-    ask = Cell.ask
-
-    def killing(self: Cell, job: dict[str, Any], **options: Any) -> Any:
-        if any(row.index == 2 for row in job["rows"]):
-            os.kill(self.pid, signal.SIGKILL)
-        return ask(self, job, **options)
-
-    monkeypatch.setattr(Cell, "ask", killing)
+    _ended_over_row_two(monkeypatch, signal.SIGSEGV)
     refused = [one.refused for one in encode(spec, rows, num_workers=1)]
     assert [why is None for why in refused] == [True, True, False, True]
     assert refused[2] is not None and "ended" in refused[2][0]

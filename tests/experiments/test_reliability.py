@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,12 +21,13 @@ from burnish.experiments.reliability import (
     readers,
     reference,
     saves,
+    soak,
 )
 from burnish.experiments.reliability.__main__ import HEAD, write_down
 from burnish.experiments.reliability.covering import Covering
 from burnish.experiments.reliability.equivalent import EQUIVALENT
 from burnish.experiments.reliability.outcome import Outcome, upper_bound
-from burnish.types import Example, Row
+from burnish.types import Conversation, Example, Row
 
 
 def test_the_bound_is_that_of_clopper_and_pearson() -> None:
@@ -104,6 +106,28 @@ def test_f12_in_small(tmp_path: Path) -> None:
     assert artifacts.mutate_artifacts(tmp_path, seed=1, trials=60).failures == []
 
 
+def test_seconds_in_which_a_process_was_stopped_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter([0.0, 100.0])
+    monkeypatch.setattr(bombs, "time", SimpleNamespace(monotonic=lambda: next(told)))
+    lived = bombs.Lived()
+    lived._done.set()  # one tick, and it ends
+    lived._count()
+    assert lived.seconds == 4 * bombs.Lived.TICK
+
+
+def test_a_run_that_holds_more_and_more_is_seen() -> None:
+    steady = [soak.Held(20, 5, 9, 1), soak.Held(21, 4, 8, 1), soak.Held(20, 5, 9, 1)] * 4
+    assert soak.grown(steady) is None
+    leaking = [soak.Held(20 + life, 5, 9, 1 + life // 6) for life in range(12)]
+    assert soak.grown(leaking) == "files: 23 -> 31; megabytes_on_disk: 1 -> 2"
+    assert soak.most_of(leaking) == soak.Held(31, 5, 9, 2) and soak.grown([]) is None
+
+
+@pytest.mark.slow
+def test_f16_in_small(tmp_path: Path) -> None:
+    assert soak.soak(tmp_path, seed=3, trials=3).failures == []
+
+
 def test_f11_in_small_and_a_render_without_limits_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +141,21 @@ def test_what_a_template_reaches_for_is_in_its_way_on_purpose(
 ) -> None:
     (tmp_path / bombs.CANARY).touch()
     assert bombs.bombs(tmp_path, seed=1, trials=1).failures == ["code of a template was run"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not conversations.SHARED.exists(), reason="the template is in ../shared")
+def test_a_tag_that_the_prompt_ends_with_is_no_missing_reply_and_any_other_word_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The five rows of F8 at 20,000."""
+    source = conversations.templates()["openinstruct__olmo_thinker"]
+    encoder = conversations._encoder(source, conversations.backends()["joining"])
+    asked = {"role": "user", "content": "b c"}
+    tag = Conversation([asked, {"role": "assistant", "content": "<think>"}])
+    assert conversations._broken(encoder, tag) is None
+    monkeypatch.setattr(conversations, "OPENING", "another tag")
+    assert conversations._broken(encoder, tag) == "message 1: the reply is not in what is graded"
 
 
 @pytest.mark.slow

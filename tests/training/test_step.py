@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +14,8 @@ import torch
 from burnish.data.pack import Pack
 from burnish.errors import Diverged
 from burnish.models.forward import Forward, pack_attention
+from burnish.optim.masters import Masters
+from burnish.parallel.ranks import ALONE, Ranks
 from burnish.training import step as step_module
 from burnish.training.run import prepare
 from burnish.training.session import Session
@@ -96,6 +98,57 @@ def test_the_gradient_is_that_of_the_whole_batch_divided_once(session: Session) 
     norm = float(torch.linalg.vector_norm(torch.stack([g.norm() for g in grads])))
     session.masters.zero_grad()
     assert take_step(session).grad_norm == pytest.approx(norm, rel=1e-5)
+
+
+class Paired(Ranks):
+    """Two ranks of which this one has all the packs; the sums that it asked for are counted."""
+
+    __slots__ = ()
+    asked: ClassVar[list[int]] = []
+
+    @property
+    def size(self) -> int:
+        return 2
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        self.asked.append(values.numel())
+        return values
+
+
+@pytest.mark.parametrize("ranks", [ALONE, Paired()], ids=["alone", "paired"])
+def test_gradients_are_gathered_once_an_update_where_there_are_several_ranks(
+    ranks: Ranks, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gathered: list[object] = []
+    monkeypatch.setattr(Masters, "gather", lambda self, total: gathered.append(total))
+    of_all: list[int] = []
+    whole = step_module._of_all_ranks
+    monkeypatch.setattr(step_module, "_of_all_ranks", lambda *a: of_all.append(1) or whole(*a))
+    Paired.asked.clear()
+    session.ranks = ranks
+    packs = session._packs_of(0)
+    session.model.train()
+    total = 0.0
+    with torch.no_grad(), pack_attention(session.model, packed=session.forward.packed):
+        session.forward.loss(packs[0])
+        for number, pack in enumerate(packs):
+            torch.manual_seed(stream(session.recipe.seed, 0, Share(number, pack)))
+            total += float(session.forward.loss(pack)[0])
+    found = take_step(session)
+    assert found.loss == pytest.approx(total / sum(pack.weight for pack in packs), rel=1e-5)
+    assert gathered == [] if ranks is ALONE else gathered == [ranks.sum]
+    sources = len({int(one) for pack in packs for one in pack.sources})
+    assert Paired.asked.count(2 + sources) == (ranks is not ALONE)
+    assert len(of_all) == (ranks is not ALONE) and found.kl_to_base is None
+
+
+def test_an_update_asks_between_its_packs_and_an_evaluation_before_each(session: Session) -> None:
+    asked: list[int] = []
+    take_step(session, interrupted=lambda: bool(asked.append(1)))
+    assert len(asked) == len(session._packs_of(0)) - 1 > 0
+    asked.clear()
+    evaluate(session, interrupted=lambda: bool(asked.append(1)))
+    assert len(asked) == len(session.held_out) > 0
 
 
 def test_only_the_first_update_is_audited(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

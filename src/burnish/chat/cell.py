@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import orjson
 
@@ -33,7 +33,7 @@ import burnish
 from burnish.chat.child import LENGTH, LENGTHS, TemplateBreach, too_slow
 from burnish.chat.provenance import Leaf, Rendered, Run
 from burnish.chat.template import ChatTemplate, TemplateRefusal
-from burnish.errors import DataError
+from burnish.errors import BurnishError, DataError
 
 RENDER_SECONDS = 5.0
 """How long one render may take; the child ends it itself."""
@@ -56,15 +56,33 @@ _SETTINGS = {"TOKENIZERS_PARALLELISM": "false", "MALLOC_ARENA_MAX": "1", "PYTHON
 
 
 class ChildDied(Exception):
-    """The child ended, or was ended, before it answered; `was_slow` where that is why."""
+    """The child ended, or was ended, before it answered; `was_slow` where that is why, `signal` where one ended it."""
 
-    def __init__(self, how: str, *, was_slow: bool = False) -> None:
+    def __init__(self, how: str, *, was_slow: bool = False, signal: int | None = None) -> None:
         super().__init__(how)
         self.was_slow = was_slow
+        self.signal = signal
+
+    @classmethod
+    def of(cls, code: int | None) -> Self:
+        """The death of a child with this exit code, None where it was still alive."""
+        if code is None or code >= 0:
+            return cls("ended unasked")
+        return cls(f"ended by signal {-code}", signal=-code)
+
+
+def not_started(death: ChildDied) -> BurnishError:
+    """The error of a child that did not come to life: the machine's, not a template's."""
+    how = f"said nothing within {START_SECONDS:g} s" if death.was_slow else str(death)
+    return BurnishError(
+        f"a child process for templates and rows was started, and {how}",
+        rule="rows are rendered and encoded in child processes, which start within a minute, on about 100 MB",
+        remedy="look at the machine's load and memory (`dmesg | grep -i oom`), then run the same command again",
+    )
 
 
 class Cell:
-    """One child process, used by one thread at a time."""
+    """One child process, used by one thread at a time; BurnishError where it does not start."""
 
     def __init__(self) -> None:
         home = str(Path(burnish.__file__).parents[1])
@@ -77,7 +95,11 @@ class Cell:
             stderr=None if os.environ.get("BURNISH_DEBUG") else subprocess.DEVNULL,
             env={**kept, **_SETTINGS},
         )
-        self._read(START_SECONDS)
+        try:
+            self._read(START_SECONDS)
+        except ChildDied as death:
+            self.end()
+            raise not_started(death) from death
 
     @property
     def pid(self) -> int:
@@ -137,11 +159,19 @@ class Cell:
         except (
             BaseException
         ) as error:  # half an answer may be left in the pipe, so the child is of no more use
-            signal = self._process.poll()
-            self.end()
             if isinstance(error, OSError | ValueError):
-                raise ChildDied(f"ended by signal {-signal}" if signal else "ended unasked") from error
+                code = self._ended()
+                self.end()
+                raise ChildDied.of(code) from error
+            self.end()
             raise
+
+    def _ended(self) -> int | None:
+        """Its exit code, None where it lives: its pipes are closed a moment before it is gone."""
+        try:
+            return self._process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            return None
 
     def _read(self, seconds: float) -> tuple[dict[str, Any], bytes]:
         patience = _Patience(seconds)
@@ -169,8 +199,7 @@ class Cell:
                 raise ChildDied(too_slow(RENDER_SECONDS), was_slow=True)
             piece = os.read(descriptor, min(count, 1 << 20))
             if not piece:
-                self._process.wait()
-                raise ChildDied(f"ended by signal {-self._process.returncode}")
+                raise ChildDied.of(self._process.wait())
             pieces.append(piece)
             count -= len(piece)
         return b"".join(pieces)
@@ -210,7 +239,10 @@ def take() -> Cell:
 
 def start() -> Cell:
     """A new child; started in a thread that never ends, for on Linux a child dies with the thread it came from."""
-    return _starter.submit(Cell).result()
+    try:
+        return _starter.submit(Cell).result()
+    except BurnishError:  # somebody ended it; whoever ends the next one too is told of
+        return _starter.submit(Cell).result()
 
 
 def give_back(cell: Cell) -> None:

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +27,10 @@ import torch
 from torch import Tensor
 
 from burnish.checkpoint.faults import point
+from burnish.checkpoint.pace import at_once
 from burnish.checkpoint.place import discard, flush
 from burnish.checkpoint.space import require_room
-from burnish.checkpoint.tensors import read_hashed, tensors_in, whole, write_stream, write_tensors
+from burnish.checkpoint.tensors import is_finite, read_hashed, tensors_in, whole, write_stream, write_tensors
 from burnish.errors import BurnishError, DataError, Diverged
 
 MANIFEST = "MANIFEST.json"
@@ -63,12 +63,15 @@ class Checkpoint:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def write_checkpoint(folder: Path, made: Checkpoint, *, writes: bool = True) -> Path:
+def write_checkpoint(
+    folder: Path, made: Checkpoint, *, writes: bool = True, pace: Callable[[int], None] = at_once
+) -> Path:
     """Write a checkpoint; Diverged, with nothing written, where a number in it is not finite.
 
     Of tensors that are dealt to ranks each is gathered as its turn comes: all ranks call this, and one `writes`.
+    `pace` is told twice of every byte: when it was looked at, and when it was written.
     """
-    _require_finite(made)
+    _require_finite(made, pace)
     if not writes:
         for tensor in [*made.weights.values(), *made.optimizer.values()]:
             whole(tensor)
@@ -79,18 +82,18 @@ def write_checkpoint(folder: Path, made: Checkpoint, *, writes: bool = True) -> 
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     try:
-        _fill(draft, made)
+        _fill(draft, made, pace)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)  # the room it took may be what was lacking
         raise _refused(error, draft, made.num_bytes) from error
     return _name(draft, folder / f"step-{made.step:08d}")
 
 
-def _fill(draft: Path, made: Checkpoint) -> None:
+def _fill(draft: Path, made: Checkpoint, pace: Callable[[int], None]) -> None:
     said = json.dumps({"step": made.step, **made.state}, indent=1, allow_nan=False).encode()
     entries = {
-        WEIGHTS: write_tensors(draft / WEIGHTS, made.weights),
-        OPTIMIZER: write_tensors(draft / OPTIMIZER, made.optimizer),
+        WEIGHTS: write_tensors(draft / WEIGHTS, made.weights, pace),
+        OPTIMIZER: write_tensors(draft / OPTIMIZER, made.optimizer, pace),
         STATE: write_stream(draft / STATE, iter([memoryview(said)])),
     }
     write_stream(draft / MANIFEST, iter([memoryview(_manifest(made.step, entries))]))
@@ -224,13 +227,10 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _require_finite(made: Checkpoint) -> None:
+def _require_finite(made: Checkpoint, pace: Callable[[int], None]) -> None:
     """Diverged where a weight or a moment is not finite: such a checkpoint would push out a good one."""
     for name, tensor in [*made.weights.items(), *made.optimizer.items()]:
-        # A sum is not finite where a part is not; the exact look is needed only then.
-        if not tensor.is_floating_point() or math.isfinite(float(whole(tensor.detach().sum()))):
-            continue
-        if not bool(torch.isfinite(whole(tensor)).all()):
+        if not is_finite(tensor, pace):
             raise Diverged(
                 f"step {made.step}: {name} holds numbers that are not finite; no checkpoint was written of it",
                 rule="a checkpoint holds finite numbers; the ones before it stay",
@@ -239,8 +239,8 @@ def _require_finite(made: Checkpoint) -> None:
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    """A copy in the host's memory."""
-    return tensor.detach().to("cpu", copy=True)
+    """A copy in the host's memory, laid out as a file has it: the thread that writes has nothing to move."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _manifest(step: int, entries: Mapping[str, Any]) -> bytes:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,8 +18,12 @@ import torch
 from torch import Tensor
 
 from burnish.checkpoint.faults import point
+from burnish.checkpoint.pace import at_once
 
-CHUNK = 1 << 24
+CHUNK = 1 << 22
+SERIAL = 1 << 14
+"""Numbers of a tensor that torch adds up on the thread that asks. For twice as many it starts a team of threads, which
+takes training's cores; and with more threads than cores OpenMP has training's sleep between any two operations."""
 _NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -34,9 +39,11 @@ _NAMES = {
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, int | str]:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], pace: Callable[[int], None] = at_once
+) -> dict[str, int | str]:
     """Write and flush; the manifest's entry: bytes and SHA-256 of what was in memory."""
-    return write_stream(path, _stream(tensors))
+    return write_stream(path, _stream(tensors), pace)
 
 
 def read_hashed(path: Path) -> tuple[Tensor, str]:
@@ -65,20 +72,47 @@ def tensors_in(whole: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def write_stream(path: Path, parts: Iterator[memoryview]) -> dict[str, int | str]:
-    """Write the parts of a file, flush it to disk, and say how many bytes it has and their SHA-256."""
+def write_stream(
+    path: Path, parts: Iterator[memoryview], pace: Callable[[int], None] = at_once
+) -> dict[str, int | str]:
+    """Write the parts of a file, flush it to disk, and say how many bytes it has and their SHA-256.
+
+    `pace` is told of each part that is written.
+    """
     digest, size = hashlib.sha256(), 0
     point(f"open:{path.name}", path)
     with path.open("xb", buffering=0) as file:
         for part in parts:
+            length = len(part)
             digest.update(part)
-            size += len(part)
+            size += length
             while part:
                 point(f"write:{path.name}", path)
                 part = part[file.write(part) :]
+            pace(length)
         point(f"flush:{path.name}", path)
         os.fsync(file.fileno())
     return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def is_finite(tensor: Tensor, pace: Callable[[int], None] = at_once) -> bool:
+    """Whether every number is; `pace` is told of what was looked at."""
+    if not tensor.is_floating_point():
+        return True
+    if hasattr(tensor, "full_tensor"):  # each rank adds up its part; gathered only where that does not tell
+        return _sums_up(tensor.detach()) or bool(torch.isfinite(whole(tensor)).all())
+    flat = tensor.detach().reshape(-1)
+    for start in range(0, len(flat), SERIAL):
+        part = flat[start : start + SERIAL]
+        if not _sums_up(part) and not bool(torch.isfinite(part).all()):
+            return False
+        pace(part.numel() * part.element_size())
+    return True
+
+
+def _sums_up(tensor: Tensor) -> bool:
+    """Whether the sum is finite: it is not where a part is not, and may not be where all are, but large."""
+    return math.isfinite(float(whole(tensor.sum())))
 
 
 def whole(tensor: Tensor) -> Tensor:

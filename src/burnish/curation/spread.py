@@ -13,9 +13,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from burnish.errors import UsageError
+from burnish.errors import BurnishError, UsageError
 
 AHEAD = 3
 """So many chunks per child wait or are worked on: enough that none is idle."""
@@ -51,6 +52,12 @@ def spread(
                 yield first, answer.result()
         for first, answer in waiting:
             yield first, answer.result()
+    except BrokenProcessPool as broken:
+        raise BurnishError(
+            f"one of the {processes} processes that share the work ended before it answered",
+            rule="rows are judged all of them or not at all; what was finished before this command is as it was",
+            remedy="see who ended it (`dmesg | grep -i 'killed process'` where memory ran out), or say --processes 1",
+        ) from broken
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -4,7 +4,8 @@
         for encoded in workers.encode_all(rows):       EncodedRow(row, views, refused, unusual, violations)
 
 A chunk of rows goes to one child, which answers early where a row runs into a limit. Where the child dies on a chunk
-(memory, a crash in native code), a new child gets the rows one by one, and only the row that kills is refused.
+(memory, a crash in native code), a new child gets the rows one by one, and only the row that kills is refused. A
+child that somebody else ends costs no row: the second time over one row it fails the run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import signal
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +27,7 @@ from typing import Any, Self
 from burnish.chat.cell import START_SECONDS, Cell, ChildDied, give_back, raise_again, start, take
 from burnish.chat.certificate import Violation
 from burnish.chat.encode import EncoderSpec
-from burnish.errors import DataError
+from burnish.errors import BurnishError, DataError
 from burnish.types import Conversation, Example, Row
 
 CHUNK_ROWS = 64
@@ -35,6 +37,9 @@ ROWS_PER_WORKER = 2_000
 
 MOST_BREACHES = 20
 """So many rows may run into a limit before the template is taken for a bomb."""
+
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that no row sends: a child that goes too far with one runs into limits of its own, or crashes."""
 
 _IDS, _WEIGHTS = array("i").itemsize, array("d").itemsize
 
@@ -141,6 +146,8 @@ class Workers:
         except ChildDied as death:
             if self._is_given_up:
                 raise
+            if len(asked) == 1 and alone and death.signal in FROM_OUTSIDE:
+                raise _killed(asked[0], death) from death
             if len(asked) == 1 and (alone or death.was_slow):
                 return _Part([_refused(asked[0], death)], chunk[1:], alone)
             return _Part([], chunk, True)
@@ -213,6 +220,14 @@ def _read_answer(chunk: Sequence[Row], header: dict[str, Any], blob: bytes) -> I
         yield EncodedRow(
             row, views, (str(why[0]), str(why[1])) if why else None, entry.get("unusual", {}), broken
         )
+
+
+def _killed(row: Row, death: ChildDied) -> BurnishError:
+    return BurnishError(
+        f"{row.origin}: the process that encodes rows was {death}, as the one before it was",
+        rule="a row is left out for what is in it, never because somebody ended the process that read it",
+        remedy="see who ended them (`dmesg | grep -i 'killed process'` where memory ran out), then run this again",
+    )
 
 
 def _refused(row: Row, death: ChildDied) -> EncodedRow:

@@ -24,6 +24,7 @@ from burnish.checkpoint.place import discard
 from burnish.data.rows import read_rows
 from burnish.errors import DataError, UsageError
 from burnish.experiments.asking import METRICS, outcomes
+from burnish.experiments.entry import enter
 from burnish.experiments.subsets import subset
 from burnish.experiments.whole import uninterrupted
 from burnish.models.assistant import Assistant, load_assistant
@@ -240,4 +241,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

@@ -32,6 +32,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from burnish.experiments.chart import Point, chart
+from burnish.experiments.entry import enter
 from burnish.experiments.whole import held_out_losses, uninterrupted
 from burnish.recipe.load import load_recipe
 from burnish.training.run import train
@@ -266,4 +267,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from burnish.chat.certificate import verify
 from burnish.chat.encode import Encoder
 from burnish.chat.refusal import RowRefused
 from burnish.errors import BurnishError, UsageError
+from burnish.experiments.entry import enter
 from burnish.models.tokenizer import load_chat_tokenizer
 from burnish.types import Conversation, Message, Origin, Row
 
@@ -180,8 +181,15 @@ def write(paths: list[Path], page: Path) -> None:
     page.write_text(f"{before}{BEGIN}\n{lines}\n{END}{after}", encoding="utf-8")
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table of a template or a folder of them, or write it into a page."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not 1 <= len(arguments) <= 2:
+        raise UsageError(
+            f"{len(arguments)} arguments",
+            rule="a template or a folder of templates is asked for, and then the page to write into, if any",
+            remedy="python -m burnish.experiments.masks my-template.jinja",
+        )
     place = Path(arguments[0])
     paths = sorted(place.glob("*.jinja")) if place.is_dir() else [place]
     if len(arguments) > 1:
@@ -192,4 +200,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    enter(main)

@@ -27,6 +27,8 @@ from typing import Any
 
 import orjson
 
+from burnish.experiments.entry import enter
+
 EXTRAPOLATED = 15_000_000
 LOOK_SECONDS = 0.5
 STORED = ("train", "held_out", "ledger.jsonl", "origins.json")
@@ -238,4 +240,4 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

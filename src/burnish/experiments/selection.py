@@ -29,6 +29,7 @@ from burnish.curation.score import exchange
 from burnish.curation.select import Points, select, tf_idf
 from burnish.curation.texts import response_of
 from burnish.evaluation.row_scores import ModelScorer
+from burnish.experiments.entry import enter
 from burnish.experiments.whole import uninterrupted
 from burnish.models.tokenizer import load_chat_tokenizer
 from burnish.parallel.runtime import prepare_process
@@ -224,4 +225,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from burnish.experiments.chart import Point, chart
+from burnish.experiments.entry import enter
 from burnish.experiments.whole import held_out_losses, uninterrupted
 from burnish.recipe.load import load_recipe
 from burnish.training.run import train
@@ -153,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

@@ -30,6 +30,7 @@ from burnish.experiments import curve as curves
 from burnish.experiments import fewshot as prompting
 from burnish.experiments.asking import row_losses
 from burnish.experiments.cells import result_of, starting_assistant, write_json
+from burnish.experiments.entry import enter
 from burnish.experiments.first_choices import first_choices
 from burnish.experiments.thesis_data import write_sets
 from burnish.experiments.thesis_page import write_page
@@ -242,4 +243,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

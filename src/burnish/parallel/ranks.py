@@ -37,7 +37,10 @@ ONE = Mesh()
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process among the processes of a run; `devices` is torch's mesh of them, None where it is alone."""
+    """This process among the processes of a run; `devices` is torch's mesh of them, None where it is alone.
+
+    `of_node` of them share this machine.
+    """
 
     rank: int = 0
     mesh: Mesh = ONE
@@ -45,6 +48,7 @@ class Ranks:
     store: Any = None
     node: str = "0"
     first_of_node: bool = True
+    of_node: int = 1
     watchdog: Watchdog | None = field(default=None, repr=False)
     owns_group: bool = False
 
@@ -200,6 +204,7 @@ def join(launch: Launch, *, data_parallel: str, context_parallel: int = 1) -> Ra
         store=words,
         node=launch.node,
         first_of_node=launch.local_rank == 0,
+        of_node=launch.local_size,
         watchdog=watchdog,
         owns_group=owns,
     )

@@ -89,6 +89,21 @@ def host_memory() -> int:
     return host
 
 
+def processors() -> float:
+    """How many processors this process may use: those it is bound to, or its container's share of them."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = Path("/sys/fs/cgroup/cpu.max")
+    quota, period = limit.read_text().split() if limit.exists() else ("max", "100000")
+    return bound if quota == "max" else min(bound, int(quota) / int(period))
+
+
+def computes_on_every_core(device: str, *, processes: int = 1) -> bool:
+    """Whether training on `device` has a thread for every processor, so that whatever else computes holds it up."""
+    import torch  # as above
+
+    return device == "cpu" and processes * torch.get_num_threads() >= processors()
+
+
 def resident_bytes() -> int:
     """The resident size of this process now; its peak so far where the system does not say."""
     try:

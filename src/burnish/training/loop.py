@@ -11,7 +11,7 @@ from burnish.checkpoint.files import Checkpoint, prune, write_checkpoint
 from burnish.data.plan import due
 from burnish.errors import Diverged
 from burnish.models.generate import generate
-from burnish.parallel.runtime import host_memory, resident_bytes
+from burnish.parallel.runtime import computes_on_every_core, host_memory, resident_bytes
 from burnish.recipe.choices import NonFinite
 from burnish.training.directory import RunDirectory
 from burnish.training.events import Audited, Event, Sampled, Saved, Skipped, Stepped, Stopped, Warned
@@ -30,7 +30,8 @@ ROOM_FOR_A_COPY = 0.9
 
 def training_loop(session: Session, run: RunDirectory, *, interrupted: Callable[[], bool]) -> Iterator[Event]:
     """Train from `session.state.step` to the end of the plan, or until patience or the user says stop."""
-    writer = Writer(run.checkpoints)
+    busy = computes_on_every_core(session.forward.device.type, processes=session.ranks.of_node)
+    writer = Writer(run.checkpoints, paced=busy)
     try:
         # Asked of all ranks, so that all of them stop before the same pack.
         yield from _train(session, run, writer, lambda: session.ranks.any(interrupted()))

@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from burnish.experiments.entry import enter
 from burnish.experiments.reliability.outcome import Outcome
 
 PAGE = Path("docs/reliability.md")
@@ -33,6 +34,7 @@ CAMPAIGNS: dict[str, tuple[str, str, int | None]] = {
     "F11": ("bombs", "bombs", 5_000),
     "F12": ("artifacts", "mutate_artifacts", 10_000),
     "F15": ("mutants", "mutate_own", 300),
+    "F16": ("soak", "soak", 60),
 }
 """Each campaign's module and function, and its full size; None where that follows from what there is."""
 
@@ -57,6 +59,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--write", action="store_true", help=f"put the figures into {PAGE}")
     asked = parser.parse_args()
+    if unknown := [code for code in asked.campaigns if code not in CAMPAIGNS]:
+        parser.error(f"no campaign {' '.join(unknown)}; there are {' '.join(CAMPAIGNS)}")
     failed = 0
     for code in asked.campaigns:
         with tempfile.TemporaryDirectory(prefix=f"burnish-{code}-") as place:
@@ -82,4 +86,4 @@ def write_down(outcome: Outcome, page: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

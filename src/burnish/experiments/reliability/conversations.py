@@ -38,6 +38,7 @@ ENDS = (
 WORDS = (
     "", " ", "\n", "\n\n", ".", "assistant", "<|im_end|>", "</s>", "[INST]", "<think>", "</think>", "None", "None\n",
 )  # fmt: skip
+OPENING = "<think>"
 ALPHABET = "ab Zé\n\t .<>|/\"'{}😀0"
 
 
@@ -166,6 +167,8 @@ def _in_example(encoder: Encoder, conversation: Conversation, example: Example) 
         if ids[-1] not in encoder.stop_ids or ids.count(ids[-1]) != 1:
             return f"message {turn}: it does not end with its one stop token"
         last = (message["content"] or "").split("\n")[-1].strip()
-        if last.isascii() and last not in encoder.decode(ids):
+        # "<think>" alone, after a prompt that ends with it: the tag is fed, and what is left to say is nothing.
+        is_fed = last == OPENING and encoder.decode(example.input_ids[: run[0]]).rstrip().endswith(OPENING)
+        if last.isascii() and last not in encoder.decode(ids) and not is_fed:
             return f"message {turn}: the reply is not in what is graded"
     return None

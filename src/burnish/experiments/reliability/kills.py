@@ -42,11 +42,11 @@ OWN = ("seconds", "memory_bytes")
 """What a machine says of itself, and no two runs have in common."""
 
 
-class _Bench:
+class Bench:
     """One configuration with its untouched run."""
 
-    def __init__(self, place: Path, name: str) -> None:
-        keys = dict(CONFIGURATIONS[name])
+    def __init__(self, place: Path, keys: dict[str, Any], *, patience: float = PATIENCE) -> None:
+        keys = dict(keys)
         self.place = place
         model = make_model(place / "model")
         rows = [make_rows(place / "rows.jsonl")]
@@ -54,13 +54,14 @@ class _Bench:
             rows.append(make_rows(place / "more.jsonl", first=100, count=17))
         self._model, self._rows, self._keys = model, rows, keys
         straight = self.recipe("straight")
-        code = wait_for(in_a_child(lambda: train(straight), place / "log"), seconds=PATIENCE)
+        code = wait_for(in_a_child(lambda: train(straight), place / "log"), seconds=patience)
         if code != 0:
             raise UsageError(
                 f"the untouched run ended with {code}", rule="it finishes", remedy=f"see {place / 'log'}"
             )
 
     def recipe(self, name: str) -> LoadedRecipe:
+        """The configuration as a run of this name."""
         return make_recipe(self.place, name, self._model, self._rows, **self._keys)
 
     def differences(self, name: str) -> str | None:
@@ -91,12 +92,12 @@ def kills(place: Path, *, seed: int, trials: int = 200) -> Outcome:
     """F1: SIGKILL, resume, SIGKILL, resume ... until so many kills are reached; no run may differ."""
     outcome = Outcome("F1", "SIGKILL at any instant, resumed until done", seed)
     rng = random.Random(seed)
-    benches: dict[str, _Bench] = {}
+    benches: dict[str, Bench] = {}
     runs = 0
     while outcome.trials < trials:
         name = sorted(CONFIGURATIONS)[runs % len(CONFIGURATIONS)]
         if name not in benches:
-            benches[name] = _Bench(place / str(len(benches)), name)
+            benches[name] = Bench(place / str(len(benches)), CONFIGURATIONS[name])
         before = outcome.trials
         failure = _kill_until_done(benches[name], f"run-{runs}", outcome, rng, left=trials - outcome.trials)
         if failure is not None:
@@ -109,7 +110,7 @@ def kills(place: Path, *, seed: int, trials: int = 200) -> Outcome:
 
 
 def _kill_until_done(
-    bench: _Bench, name: str, outcome: Outcome, rng: random.Random, *, left: int
+    bench: Bench, name: str, outcome: Outcome, rng: random.Random, *, left: int
 ) -> str | None:
     path = bench.place / name
     planned = min(left, rng.randint(2, 5))
@@ -144,7 +145,7 @@ def signals(place: Path, *, seed: int, trials: int = 50) -> Outcome:
     """F3: a run is told to stop, or stopped and continued; it saves within 10 s, and its resume differs in nothing."""
     outcome = Outcome("F3", "SIGTERM, SIGINT, SIGHUP, SIGSTOP and SIGCONT", seed)
     rng = random.Random(seed)
-    bench = _Bench(place, "full, packed")
+    bench = Bench(place, CONFIGURATIONS["full, packed"])
     for trial in range(trials):
         number = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGSTOP)[trial % 4]
         failure = _signalled(bench, f"run-{trial}", number, rng)
@@ -153,7 +154,7 @@ def signals(place: Path, *, seed: int, trials: int = 50) -> Outcome:
     return outcome
 
 
-def _signalled(bench: _Bench, name: str, number: signal.Signals, rng: random.Random) -> str | None:
+def _signalled(bench: Bench, name: str, number: signal.Signals, rng: random.Random) -> str | None:
     path = bench.place / name
     child = in_a_child(partial(train, bench.recipe(name)), bench.place / "log")
     until = time.monotonic() + PATIENCE
@@ -183,7 +184,7 @@ def _lines(path: Path) -> int:
 def company(place: Path, *, seed: int, trials: int = 20) -> Outcome:
     """F6: a second process on the same run, a reader during every save, strange places, and a clock that jumps."""
     outcome = Outcome("F6", "two processes, readers, odd paths and clocks", seed)
-    bench = _Bench(place / "bench", "full, packed")
+    bench = Bench(place / "bench", CONFIGURATIONS["full, packed"])
     for trial in range(trials):
         outcome.note("second process", _second_process(bench, f"second-{trial}"))
         odd = place / ("ä ☃ " * 3 + "x" * 40) / f"{trial}"
@@ -191,7 +192,7 @@ def company(place: Path, *, seed: int, trials: int = 20) -> Outcome:
     return outcome
 
 
-def _second_process(bench: _Bench, name: str) -> str | None:
+def _second_process(bench: Bench, name: str) -> str | None:
     path = bench.place / name
     child = in_a_child(partial(train, bench.recipe(name)), bench.place / "log")
     until = time.monotonic() + PATIENCE
@@ -229,7 +230,7 @@ def _invalid(path: Path) -> str | None:
     return None
 
 
-def _odd_place(bench: _Bench, place: Path) -> str | None:
+def _odd_place(bench: Bench, place: Path) -> str | None:
     place.mkdir(parents=True)
     made = bench.recipe("odd")
     moved = replace(made, recipe=made.recipe.model_copy(update={"output_dir": str(place)}))
