@@ -107,6 +107,58 @@ def test_an_error_comes_back_as_what_it_is() -> None:
     assert "FILE.jinja" in broken.value.remedy
 
 
+BUSY = "{% for a in range(2000) %}{% for b in range(100) %}{% endfor %}{% endfor %}" + CHATML
+
+
+def test_a_child_that_was_stopped_has_not_taken_longer(hasty: None) -> None:
+    template, child = bounded(BUSY), take()
+    give_back(child)
+    with ThreadPoolExecutor(1) as threads:
+        template.render(HI)
+        asked = [threads.submit(template.render, HI) for _ in range(20)]
+        for _ in range(4):  # at some render or other, longer than a render may take
+            time.sleep(0.02)
+            os.kill(child.pid, signal.SIGSTOP)
+            time.sleep(0.4)
+            os.kill(child.pid, signal.SIGCONT)
+        assert {one.result() for one in asked} == {ChatTemplate(CHATML).render(HI)}
+    assert take().pid == child.pid
+    give_back(child)
+
+
+STOPPED = f"""
+import sys, time
+from burnish.chat import cell
+from burnish.chat.template import ChatTemplate
+cell.RENDER_SECONDS, cell.DEAF_SECONDS, cell.LOOK_SECONDS = 0.4, 0.2, 0.05
+template = cell.BoundedTemplate(ChatTemplate({BUSY!r}))
+child = cell.take(); cell.give_back(child)
+for number in range(60):
+    print("rendering", flush=True)
+    template.render({HI!r})
+print("the same child" if cell.take().pid == child.pid else "another child")
+"""
+
+
+def test_parent_and_child_that_were_stopped_together_go_on() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    ) as ran:
+        assert ran.stdout is not None and ran.stdout.readline() == "rendering\n"
+        for _ in range(3):
+            os.killpg(ran.pid, signal.SIGSTOP)
+            time.sleep(0.7)
+            os.killpg(ran.pid, signal.SIGCONT)
+            time.sleep(0.03)
+        assert ran.stdout.read().splitlines()[-1] == "the same child"
+    assert ran.returncode == 0
+
+
 def test_while_it_is_probed_one_breach_is_enough(hasty: None) -> None:
     template = bounded(BOMBS["loops"])
     with pytest.raises(TemplateBreach), template.probed():

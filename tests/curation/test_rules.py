@@ -120,6 +120,15 @@ def test_the_verb_counts_each_reason(burnish: Any, tmp_path: Path) -> None:
     assert burnish("data", "filter", str(data), "-r", "x", "-o", str(tmp_path / "p.jsonl")).code == 2
 
 
+def test_a_rule_that_saw_nothing_is_told_too(burnish: Any, tmp_path: Path) -> None:
+    data = write_jsonl(
+        tmp_path / "rows.jsonl", [{"instruction": "Hi", "output": text} for text in ("a b c.", "c")]
+    )
+    words = ["-r", "words=3:", "-r", "refusal", "-o", str(tmp_path / "out.jsonl"), "--json"]
+    ran = burnish("data", "filter", str(data), *words)
+    assert json.loads(ran.out)["removed"] == {"words": 1, "refusal": 0}
+
+
 def test_inspect_finds_what_was_planted(burnish: Any, tmp_path: Path) -> None:
     rows = [{"instruction": "Hi", "output": bad} for _, bad, _ in PLANTED.values()]
     data = write_jsonl(tmp_path / "rows.jsonl", [*rows, rows[0], {"instruction": "x", "output": None}])

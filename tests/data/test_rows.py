@@ -19,7 +19,9 @@ from burnish.data.split import content_key, drop_duplicates, hold_out
 from burnish.errors import DataError
 from burnish.recipe.load import load_recipe
 from burnish.training import building
-from burnish.training.certificate import Certified, build_share, certify
+from burnish.training.appended import segment_keys
+from burnish.training.certificate import Certified, build_share, certify, recipe_tokenizer
+from burnish.training.key import key_parts
 from burnish.training.vault import vault
 from burnish.types import Document, Origin, Row
 from tests.conftest import conversation, write_jsonl
@@ -157,6 +159,85 @@ def test_parts_built_by_two_are_joined_by_a_third(
     assert made[:3] == [1, 3, 5] and sorted(made) == list(range(len(made)))
     joined = certify(recipe)
     assert sorted(made) == list(range(len(made))) and stored(joined) == stored(whole)
+
+
+@pytest.mark.parametrize(("size", "held_out"), [(4, 0), (7, 0), (6, 3)])
+def test_rows_that_are_added_are_all_that_is_encoded_and_the_store_is_that_of_one_built_whole(
+    size: int, held_out: int, tmp_path: Path, model_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [conversation(k) for k in range(40)]
+    rows = [*asked[:9], asked[2], *asked[9:20], *asked[5:7], *asked[20:33]]
+    data = write_jsonl(tmp_path / "main.jsonl", rows)
+    keys = {"model": str(model_directory()), "datasets": str(data), "val_set_size": held_out}
+    told: list[tuple[int, int]] = []
+    made: list[int] = []
+    encode = building._encode
+    monkeypatch.setattr(
+        building, "_encode", lambda segment, *rest: (made.append(segment.number), encode(segment, *rest))
+    )
+
+    def built(cache: str) -> tuple[Certified, list[int]]:
+        monkeypatch.setenv("BURNISH_CACHE", str(tmp_path / cache))
+        made[:], told[:] = [], []
+        certified = certify(load_recipe(None, keys).recipe, progress=lambda *now: told.append(now))
+        return certified, sorted(made)
+
+    monkeypatch.setattr(data_rows, "SEGMENT_ROWS", size)
+    assert built("grown")[1] == [*range(-(-len(rows) // size))]
+    whole = len(rows) // size
+    rows += [*asked[33:], asked[3], asked[35]]
+    write_jsonl(data, rows)
+    grown, again = built("grown")
+    begun, ended = told[0], told[-1]
+    one, all_of_them = built("fresh")
+    assert all_of_them == [*range(-(-len(rows) // size))]
+    # rows that are drawn to the other side change their own segments too, and no others
+    assert again == [*range(whole, len(all_of_them))] if not held_out else len(again) < len(all_of_them)
+    assert stored(grown) == stored(one) and grown.certificate.tokens == one.certificate.tokens
+    assert grown.certificate.graded_stop_ids == one.certificate.graded_stop_ids
+    same = {path.name: path.read_bytes() for path in (grown.path.parent / "segments").iterdir()}
+    assert same == {path.name: path.read_bytes() for path in (one.path.parent / "segments").iterdir()}
+    # progress begins with what is there already, and ends with all rows
+    assert 0 < begun[0] < begun[1] == ended[1] == ended[0] == told[-1][0]
+
+
+def test_of_a_damaged_store_no_segment_is_taken_over(
+    tmp_path: Path, model_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_rows, "SEGMENT_ROWS", 4)
+    data = write_jsonl(tmp_path / "main.jsonl", [conversation(k) for k in range(12)])
+    keys = {"model": str(model_directory()), "datasets": str(data)}
+    first = certify(load_recipe(None, keys).recipe)
+    harmed = first.path.parent / "train" / "ids"
+    harmed.write_bytes(bytes([harmed.read_bytes()[0] ^ 1]) + harmed.read_bytes()[1:])
+    write_jsonl(data, [conversation(k) for k in range(16)])
+    grown = certify(load_recipe(None, keys).recipe)
+    monkeypatch.setenv("BURNISH_CACHE", str(tmp_path / "fresh"))
+    assert stored(grown) == stored(certify(load_recipe(None, keys).recipe))
+
+
+def test_what_an_encoding_hangs_on_makes_another_segment(
+    tmp_path: Path, model_directory: ModelDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_rows, "SEGMENT_ROWS", 4)
+    data = write_jsonl(tmp_path / "main.jsonl", [conversation(k) for k in range(8)])
+
+    def keys_with(**options: Any) -> list[str]:
+        recipe = load_recipe(None, {"model": str(model_directory()), "datasets": str(data), **options}).recipe
+        parts = key_parts(recipe, recipe_tokenizer(recipe))
+        return segment_keys(read_rows(recipe), parts)
+
+    plain = keys_with()
+    assert keys_with(num_epochs=3) == plain and len(set(plain)) == 2
+    assert keys_with(seed=5) == plain  # nothing is drawn
+    assert not set(keys_with(max_length=64)) & set(plain)
+    assert not set(keys_with(train_on="last")) & set(plain)
+    assert not set(keys_with(datasets=[{"path": str(data), "weight": 0.5}])) & set(plain)
+    held_out = keys_with(val_set_size=1)
+    assert sum(one != other for one, other in zip(held_out, plain, strict=True)) == 1
+    first = data.read_text().splitlines()
+    data.write_text("\n".join([first[1], first[0], *first[2:]]) + "\n")
+    assert [one == other for one, other in zip(keys_with(), plain, strict=True)] == [False, True]
 
 
 def test_a_file_that_changes_between_two_readings_is_refused(

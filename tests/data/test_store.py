@@ -35,7 +35,7 @@ def examples(draw: st.DrawFn) -> Example:
 def test_rows_come_back_equal_from_memory_and_from_disk(rows: list[list[Example]], flush: int) -> None:
     expected = [tuple(views) for views in rows]
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "_FLUSH_ITEMS", flush)
+        patch.setattr(store, "FLUSH_ITEMS", flush)
         for place in (None, Path(folder) / "rows"):
             writer = RowsWriter(place)
             for views in rows:

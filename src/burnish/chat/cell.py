@@ -41,6 +41,9 @@ RENDER_SECONDS = 5.0
 DEAF_SECONDS = 2.0
 """How much longer a child may say nothing before it is ended: it is deaf to its own alarm then."""
 
+LOOK_SECONDS = 0.25
+"""How long the parent waits at a time before it counts how long it has waited."""
+
 START_SECONDS = 60.0
 """How long a child may take to start, or to load a tokenizer, on a machine that is busy."""
 
@@ -93,7 +96,7 @@ class Cell:
             env={**kept, **_SETTINGS},
         )
         try:
-            self._read(time.monotonic() + START_SECONDS)
+            self._read(START_SECONDS)
         except ChildDied as death:
             self.end()
             raise not_started(death) from death
@@ -149,7 +152,7 @@ class Cell:
             self._process.stdin.write(LENGTH.pack(len(message)) + message)
             self._process.stdin.flush()
             while True:
-                header, blob = self._read(time.monotonic() + silence)
+                header, blob = self._read(silence)
                 if "beat" not in header:
                     return header, blob
                 silence = RENDER_SECONDS + DEAF_SECONDS
@@ -170,12 +173,13 @@ class Cell:
         except subprocess.TimeoutExpired:
             return None
 
-    def _read(self, deadline: float) -> tuple[dict[str, Any], bytes]:
-        text_length, blob_length = LENGTHS.unpack(self._bytes(LENGTHS.size, deadline))
+    def _read(self, seconds: float) -> tuple[dict[str, Any], bytes]:
+        patience = _Patience(seconds)
+        text_length, blob_length = LENGTHS.unpack(self._bytes(LENGTHS.size, patience))
         if text_length + blob_length > _LARGEST_ANSWER:
             raise ChildDied(f"gave an answer of {text_length + blob_length:,} bytes")
-        text = self._bytes(text_length, deadline)
-        blob = self._bytes(blob_length, deadline)
+        text = self._bytes(text_length, patience)
+        blob = self._bytes(blob_length, patience)
         try:
             header = orjson.loads(text)
         except ValueError:  # a lone surrogate, which orjson does not read
@@ -184,14 +188,14 @@ class Cell:
             raise ChildDied("gave an answer that is no object")
         return header, blob
 
-    def _bytes(self, count: int, deadline: float) -> bytes:
+    def _bytes(self, count: int, patience: _Patience) -> bytes:
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         pieces: list[bytes] = []
         while count:
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            if not patience.waits_for(poll):
                 raise ChildDied(too_slow(RENDER_SECONDS), was_slow=True)
             piece = os.read(descriptor, min(count, 1 << 20))
             if not piece:
@@ -199,6 +203,24 @@ class Cell:
             pieces.append(piece)
             count -= len(piece)
         return b"".join(pieces)
+
+
+@dataclass(slots=True)
+class _Patience:
+    """How many seconds are `left` to wait for one answer; those do not count in which this process was stopped."""
+
+    left: float
+
+    def waits_for(self, poll: select.poll) -> bool:
+        """Whether something is there to be read before they are over."""
+        while True:
+            # Ctrl-Z stops parent and child together: a look that took an hour counts as one of its own length.
+            look = max(0.0, min(self.left, LOOK_SECONDS))
+            started = time.monotonic()
+            heard = poll.poll(look * 1000)
+            self.left -= min(look, time.monotonic() - started)
+            if heard or self.left <= 0:
+                return bool(heard)
 
 
 _idle: list[Cell] = []

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def _sketch(
         sketches.rows["end"] += np.uint64(base)
         base += len(sketches.texts)
         journal.streams[_ROWS].write(sketches.rows.tobytes())
-        journal.streams[_PLACES].write("".join(map(_line, items)).encode())
+        journal.streams[_PLACES].write("".join([_line(item) for item in items]).encode())
         wanted = [0.0] * len(items) if scores is None else [scores.get(item.key, -np.inf) for item in items]
         journal.streams["scores.bin"].write(np.array(wanted, "<f8").tobytes())
         if sketches.slots is not None:
@@ -131,7 +132,13 @@ def _sketch(
 
 def _line(item: Item) -> str:
     """The row's place as one line, whatever characters the file's name has."""
-    return str(item.row.origin).replace("\n", "\\n").replace("\r", "\\r") + "\n"
+    origin = item.row.origin
+    return f"{_on_one_line(origin.file)}:{origin.line}\n"
+
+
+@lru_cache(maxsize=8)
+def _on_one_line(name: str) -> str:
+    return name.replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _places(path: Path, wanted: Mapping[int, int]) -> dict[int, str]:

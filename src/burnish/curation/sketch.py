@@ -10,8 +10,9 @@ repeat it is less: 0.55 was the least of 300 texts made of 48 words.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from hashlib import blake2b
 from itertools import chain
 from typing import Any
@@ -118,16 +119,21 @@ def pieces(texts: Sequence[str]) -> tuple[Array, Array]:
     return hashes, starts
 
 
-def jaccard(first: frozenset[str], second: frozenset[str]) -> float:
-    """The similarity of two sets of pieces: shared over all."""
-    shared = len(first & second)
-    return shared / (len(first) + len(second) - shared)
+def jaccard(first: Array, second: Array) -> float:
+    """The similarity of two sets of pieces, as `piece_set` gives them: shared over all."""
+    both = np.concatenate([first, second])
+    both.sort()
+    shared = int(np.count_nonzero(both[1:] == both[:-1]))
+    return shared / (len(both) - shared)
 
 
-def piece_set(text: str) -> frozenset[str]:
-    """The distinct pieces of one text."""
-    padded = PAD + text + PAD
-    return frozenset([padded[k : k + PIECE] for k in range(len(padded) - PIECE + 1)])
+def piece_set(text: str) -> Array:
+    """The distinct pieces of one text by their hashes, ascending; of characters within Latin-1 no two share one."""
+    hashes, _ = pieces([text])
+    hashes.sort()
+    is_new = np.ones(len(hashes), bool)
+    np.not_equal(hashes[1:], hashes[:-1], out=is_new[1:])
+    return hashes[is_new]
 
 
 def edited_little(first: str, second: str, most: float) -> bool:
@@ -135,14 +141,25 @@ def edited_little(first: str, second: str, most: float) -> bool:
 
     One character of a short text may differ whatever the share: 1 of 12 is the least that can.
     """
+    distance = _levenshtein()
+    allowed = max(1, int(most * max(len(first), len(second))))
+    if distance(first, second, score_cutoff=allowed) <= allowed:
+        return True
+    words = _words(first), _words(second)
+    allowed = int(most * max(map(len, words)))
+    return bool(allowed and distance(*words, score_cutoff=allowed) <= allowed)
+
+
+@lru_cache(maxsize=2_000)
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+@cache
+def _levenshtein() -> Callable[..., int]:
     from rapidfuzz.distance import Levenshtein
 
-    allowed = max(1, int(most * max(len(first), len(second))))
-    if Levenshtein.distance(first, second, score_cutoff=allowed) <= allowed:
-        return True
-    words = first.split(), second.split()
-    allowed = int(most * max(map(len, words)))
-    return bool(allowed and Levenshtein.distance(*words, score_cutoff=allowed) <= allowed)
+    return Levenshtein.distance
 
 
 def differ_in_numbers_only(first: str, second: str) -> bool:

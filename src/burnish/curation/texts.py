@@ -37,7 +37,7 @@ def texts_of(content: Content, part: Part = "both") -> list[str]:
         case Completion(prompt, completion):
             return {"both": [prompt, completion], "prompts": [prompt], "responses": [completion]}[part]
         case Conversation():
-            return list(_said(content, part))
+            return _said(content, part)
 
 
 def normal(text: str) -> str:
@@ -45,7 +45,8 @@ def normal(text: str) -> str:
     # Most text is ASCII, which NFKC leaves as it is, and lower() is casefold() there at twice the speed.
     if text.isascii():
         return " ".join(text.lower().split())
-    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
 def prompt_of(content: Content) -> str:
@@ -58,23 +59,25 @@ def response_of(content: Content) -> str:
     return "\n\n".join(texts_of(content, "responses"))
 
 
-def _said(content: Conversation, part: Part) -> Iterator[str]:
+def _said(content: Conversation, part: Part) -> list[str]:
+    said: list[str] = []
     for message in content.messages:
-        is_response = message["role"] == "assistant"
-        if part == "both" or is_response == (part == "responses"):
-            yield from _of_message(message)
-    if content.tools and part != "responses":
-        yield orjson.dumps(content.tools, option=orjson.OPT_SORT_KEYS).decode()
-    if content.documents and part != "responses":
-        yield orjson.dumps(content.documents, option=orjson.OPT_SORT_KEYS).decode()
+        if part == "both" or (message["role"] == "assistant") == (part == "responses"):
+            if len(message) > 2:
+                said += _beside(message)
+            said.append(message["content"])
+    if part != "responses":
+        for offered in (content.tools, content.documents):
+            if offered:
+                said.append(orjson.dumps(offered, option=orjson.OPT_SORT_KEYS).decode())
+    return said
 
 
-def _of_message(message: Message) -> Iterator[str]:
-    if len(message) > 2:
-        for key in REASONING_KEYS:
-            if isinstance(message.get(key), str):
-                yield message[key]
-                break
-        if calls := message.get("tool_calls"):
-            yield orjson.dumps(calls, option=orjson.OPT_SORT_KEYS).decode()
-    yield message["content"]
+def _beside(message: Message) -> Iterator[str]:
+    """What a message says beside its content: the first of the keys of reasoning, and its calls."""
+    for key in REASONING_KEYS:
+        if isinstance(message.get(key), str):
+            yield message[key]
+            break
+    if calls := message.get("tool_calls"):
+        yield orjson.dumps(calls, option=orjson.OPT_SORT_KEYS).decode()

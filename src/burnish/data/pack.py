@@ -187,7 +187,7 @@ def _lay(
     position_ids = np.arange(size) - np.repeat(starts - [run.first for run in runs], lengths)
     input_ids = np.concatenate([ids[run.example][run.first : run.end] for run in runs])
     owner, predicts, targets, weights = _graded(examples, ids, members, segments, position_ids, leaves)
-    rows_kept, row_of = np.unique(predicts, return_inverse=True)
+    rows_kept, row_of = _numbered(predicts, size)
     if padding:
         segments.append(Segment(size, size + padding, -1))
         input_ids = np.pad(input_ids, (0, padding))
@@ -207,6 +207,13 @@ def _lay(
         leaves=tuple(leaves[member] for member in members),
         padding=padding,
     )
+
+
+def _numbered(places: IntArray, size: int) -> tuple[IntArray, IntArray]:
+    """The different ones of places below `size`, ascending, and the number of each place among them."""
+    taken = np.zeros(size, bool)
+    taken[places] = True
+    return np.flatnonzero(taken), (np.cumsum(taken) - 1)[places]
 
 
 def _runs(trie: Trie, members: Sequence[int]) -> tuple[list[_Run], dict[int, int]]:

@@ -54,13 +54,15 @@ class _Placed:
 class Rows:
     """What becomes of every row of a recipe; the rows themselves are read when they are asked for.
 
-    `fates` has TRAIN, HELD_OUT or GONE for each usable row, `keys` its content's key, `indices` its number among all.
+    `fates` has TRAIN, HELD_OUT or GONE for each usable row, `keys` its content's key, `indices` its number among all,
+    `sources` that of its source.
     """
 
     recipe: Recipe
     fates: Array
     keys: Array
     indices: Array
+    sources: Array
     ledger: Ledger
     origins: StoredOrigins
     has_conversations: bool
@@ -75,6 +77,11 @@ class Rows:
     def bounds(self) -> list[tuple[int, int]]:
         """Where each segment begins and ends, among the usable rows."""
         return [*pairwise([*range(0, len(self.fates), SEGMENT_ROWS), len(self.fates)])] or [(0, 0)]
+
+    def kept_in(self, wanted: Sequence[bool]) -> int:
+        """How many rows of the segments that are wanted are to be encoded."""
+        bounds = [place for place, is_wanted in zip(self.bounds, wanted, strict=True) if is_wanted]
+        return sum(int(np.count_nonzero(self.fates[start:end] != GONE)) for start, end in bounds)
 
     @property
     def train(self) -> list[Row]:
@@ -133,8 +140,9 @@ def read_rows(recipe: Recipe) -> Rows:
         index = int(numbers[place])
         original = origins[int(numbers[first[place]])]
         ledger.drop(_Placed(index, origins[index]), "duplicate", detail=f"same content as {original}")
-    fates = _fates(recipe, found, first, np.array(sources))
-    return Rows(recipe, fates, found, numbers, ledger, origins, has_conversations, few)
+    of_sources = np.array(sources)
+    fates = _fates(recipe, found, first, of_sources)
+    return Rows(recipe, fates, found, numbers, of_sources, ledger, origins, has_conversations, few)
 
 
 def _fates(recipe: Recipe, keys: Array, first: Array, sources: Array) -> Array:

@@ -18,7 +18,6 @@ import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
@@ -32,8 +31,7 @@ from burnish.types import Example, Origin, Row
 
 MANIFEST = "MANIFEST.json"
 
-# name -> array.array's letter; numpy reads the same bytes by the same letter.
-_COLUMNS = {
+COLUMNS = {
     "ids": "i",
     "run_lengths": "i",
     "run_weights": "d",
@@ -46,7 +44,10 @@ _COLUMNS = {
     "view_cuts": "q",
     "row_ends": "q",
 }
-_FLUSH_ITEMS = 1 << 20
+"""Each column's letter for array.array; numpy reads the same bytes by the same letter."""
+
+FLUSH_ITEMS = 1 << 20
+"""So many numbers of a column are in memory while it is written."""
 
 Array = np.ndarray[tuple[int], np.dtype[Any]]
 
@@ -147,12 +148,12 @@ class RowsWriter:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
-        self._columns: dict[str, array[Any]] = {name: array(letter) for name, letter in _COLUMNS.items()}
-        self._counts = dict.fromkeys(_COLUMNS, 0)
+        self._columns: dict[str, array[Any]] = {name: array(letter) for name, letter in COLUMNS.items()}
+        self._counts = dict.fromkeys(COLUMNS, 0)
         self._files: dict[str, BinaryIO] = {}
         if folder is not None:
             folder.mkdir(parents=True)
-            self._files = {name: (folder / name).open("wb") for name in _COLUMNS}
+            self._files = {name: (folder / name).open("wb") for name in COLUMNS}
 
     def append(self, views: Sequence[Example]) -> None:
         """Add one row."""
@@ -183,7 +184,7 @@ class RowsWriter:
         columns["view_rows"].append(view.row)
         columns["view_sources"].append(view.source)
         columns["view_cuts"].append(view.cut)
-        if self._folder is not None and len(columns["ids"]) > _FLUSH_ITEMS:
+        if self._folder is not None and len(columns["ids"]) > FLUSH_ITEMS:
             for name in columns:
                 self._flush(name)
 
@@ -197,7 +198,7 @@ class RowsWriter:
         del column[:]
 
 
-_SHIFTED = {"view_ends": "ids", "run_ends": "run_lengths", "turn_ends": "turns", "row_ends": "view_ends"}
+SHIFTED = {"view_ends": "ids", "run_ends": "run_lengths", "turn_ends": "turns", "row_ends": "view_ends"}
 """Columns of places in another column."""
 
 
@@ -207,47 +208,23 @@ def join_rows(
     """Sets end to end, in memory; the rows and sources of each are numbered on from the given ones."""
     if len(parts) == 1:
         return parts[0]
-    columns: dict[str, list[Array]] = {name: [] for name in _COLUMNS}
-    before = dict.fromkeys(_COLUMNS, 0)
+    columns: dict[str, list[Array]] = {name: [] for name in COLUMNS}
+    before = dict.fromkeys(COLUMNS, 0)
     for part, row, source in zip(parts, first_rows, first_sources, strict=True):
-        shifts = {name: before[items] for name, items in _SHIFTED.items()}
+        shifts = {name: before[items] for name, items in SHIFTED.items()}
         shifts |= {"view_rows": row, "view_sources": source}
         for name, column in part.columns.items():
             columns[name].append(column + shifts[name] if name in shifts else column)
         for name, column in part.columns.items():
             before[name] += len(column)
     return EncodedRows(
-        {name: np.concatenate(columns[name]).astype(letter, copy=False) for name, letter in _COLUMNS.items()}
+        {name: np.concatenate(columns[name]).astype(letter, copy=False) for name, letter in COLUMNS.items()}
     )
-
-
-def join_files(parts: Sequence[Path], folder: Path) -> EncodedRows:
-    """Sets end to end, from their folders into a new one; the bytes are those of one set written at once.
-
-    Rows and sources keep their numbers. No more than a block of a column is in memory.
-    """
-    folder.mkdir(parents=True)
-    before = dict.fromkeys(_COLUMNS, 0)
-    with ExitStack() as stack:
-        files = {name: stack.enter_context((folder / name).open("wb")) for name in _COLUMNS}
-        for part in parts:
-            columns = map_rows(part).columns
-            for name, column in columns.items():
-                shift = before[_SHIFTED[name]] if name in _SHIFTED else 0
-                for start in range(0, len(column), _FLUSH_ITEMS):
-                    block = np.asarray(column[start : start + _FLUSH_ITEMS])
-                    files[name].write((block + block.dtype.type(shift)).data if shift else block.data)
-            for name, column in columns.items():
-                before[name] += len(column)
-        for file in files.values():
-            file.flush()
-            os.fsync(file.fileno())
-    return map_rows(folder)
 
 
 def map_rows(folder: Path) -> EncodedRows:
     """The rows of a folder, their arrays mapped from its files."""
-    return EncodedRows({name: _mapped(folder / name, letter) for name, letter in _COLUMNS.items()})
+    return EncodedRows({name: _mapped(folder / name, letter) for name, letter in COLUMNS.items()})
 
 
 def _mapped(path: Path, letter: str) -> Array:
@@ -307,6 +284,20 @@ class StoredOrigins(Mapping[int, Origin]):
                 for first, count, file, line in part.as_list()
             ]
         )
+
+    def within(self, first: int, end: int) -> list[tuple[int, int, str, int]]:
+        """The runs of the rows from `first` to before `end`, for JSON."""
+        near = self._runs[max(0, bisect_right(self._firsts, first) - 1) : bisect_right(self._firsts, end - 1)]
+        return [
+            (
+                max(start, first),
+                min(start + count, end) - max(start, first),
+                file,
+                line + max(0, first - start),
+            )
+            for start, count, file, line in near
+            if max(start, first) < min(start + count, end)
+        ]
 
     def as_list(self) -> list[tuple[int, int, str, int]]:
         """The runs, for JSON."""

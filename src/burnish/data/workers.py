@@ -112,6 +112,12 @@ class Workers:
         while not self._children.empty():
             give_back(self._children.get())
 
+    def expect(self, total: int, *, done: int) -> None:
+        """So many rows there are in all, of which so many need not be encoded: progress counts from there."""
+        self._num_rows, self._done = total, done
+        if done:
+            self._progress(done, total)
+
     def encode_all(self, rows: Sequence[Row]) -> Iterator[EncodedRow]:
         """Every row encoded, in the order of `rows`; a few chunks ahead of the caller, never more."""
         chunks = _chunks(rows)

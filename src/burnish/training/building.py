@@ -3,29 +3,32 @@
     PARTS/000000/  train/  held_out/  found.json  MANIFEST.json
     PARTS/000001/  ...
 
-A build that was killed finds the segments that it finished, and ends in the bytes of one that was not. A set that is
-no larger than a segment is built in its place. `share` leaves segments to other machines, which see the same folder.
+A build that was killed finds the segments that it finished, and ends in the bytes of one that was not; so does one of
+data that was added to, which finds those of the certificate before (`training.appended`). A set that is no larger than
+a segment is built in its place. `share` leaves segments to other machines, which see the same folder.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from burnish.data.joining import join_files
 from burnish.data.ledger import Entry, Ledger
 from burnish.data.prepare import SIDES, Prepared, encode_rows, encode_segment, require_rows
 from burnish.data.rows import Rows, Segment
-from burnish.data.store import RowsWriter, join_files, opened, seal
+from burnish.data.store import RowsWriter, opened, seal
 from burnish.data.workers import Workers
 from burnish.errors import DataError
+from burnish.training.appended import FOUND, adopt, keep, segment_keys
 from burnish.training.proof import Proof
 from burnish.training.vault import discard, draft
-
-FOUND = "found.json"
 
 
 @dataclass(slots=True)
@@ -56,7 +59,9 @@ class Found:
         self.counts.update(told["counts"])
 
 
-def build(rows: Rows, workers: Workers, folder: Path, parts: Path) -> tuple[Prepared, Found]:
+def build(
+    rows: Rows, workers: Workers, folder: Path, parts: Path, key_parts: dict[str, Any]
+) -> tuple[Prepared, Found]:
     """All rows encoded into the folder's `train` and `held_out`, by way of segments in `parts` where they are many."""
     found = Found()
     if len(rows.bounds) == 1:
@@ -64,20 +69,28 @@ def build(rows: Rows, workers: Workers, folder: Path, parts: Path) -> tuple[Prep
         found.proof.check_pack()
         found.stop_ids, found.counts = workers.stop_ids, workers.counts
         return data, found
-    places = build_segments(rows, workers, parts)
+    keys = segment_keys(rows, key_parts)
+    places = build_segments(rows, workers, parts, keys)
     for place in places:
         found.take_in(place / FOUND)
     train, held_out = (join_files([place / side for place in places], folder / side) for side in SIDES)
+    keep(folder, places, keys)
     ledger = rows.ledger.with_entries(found.entries)
     return require_rows(Prepared(train, held_out, rows.origins, ledger)), found
 
 
 def build_segments(
-    rows: Rows, workers: Workers, parts: Path, *, share: tuple[int, int] = (0, 1)
+    rows: Rows, workers: Workers, parts: Path, keys: Sequence[str], *, share: tuple[int, int] = (0, 1)
 ) -> list[Path]:
-    """Encode the segments that are not there, of every `share[1]` the one numbered `share[0]`; the places of all."""
+    """Encode the segments that are nowhere, of every `share[1]` the one numbered `share[0]`; the places of all."""
     places = [parts / f"{number:06d}" for number in range(len(rows.bounds))]
-    wanted = [number % share[1] == share[0] and not _is_whole(place) for number, place in enumerate(places)]
+    ours = [number % share[1] == share[0] for number in range(len(places))]
+    for place in compress(places, ours):
+        _discard_damaged(place)
+    adopt([*compress(places, ours)], [*compress(keys, ours)])
+    wanted = [is_ours and not place.is_dir() for is_ours, place in zip(ours, places, strict=True)]
+    total = rows.kept_in(ours)
+    workers.expect(total, done=total - rows.kept_in(wanted))
     for segment in rows.segments(wanted):
         with draft(places[segment.number]) as folder:
             _encode(segment, rows, workers, folder)
@@ -98,10 +111,9 @@ def _encode(segment: Segment, rows: Rows, workers: Workers, folder: Path) -> Non
     seal(folder, {"segment": segment.number})
 
 
-def _is_whole(place: Path) -> bool:
-    """Whether a segment is there, every byte as it was written; one that is not so is removed."""
+def _discard_damaged(place: Path) -> None:
+    """Remove a segment unless it is there with every byte as it was written."""
     try:
-        return bool(opened(place))
+        opened(place)
     except DataError:
         discard(place)
-        return False

@@ -25,6 +25,7 @@ from burnish.errors import DataError
 from burnish.models.tokenizer import ChatTokenizer, load_chat_tokenizer
 from burnish.recipe.schema import Recipe
 from burnish.training.apart import write_keys
+from burnish.training.appended import segment_keys
 from burnish.training.building import build, build_segments
 from burnish.training.key import FORMAT, key_of, key_parts
 from burnish.training.vault import discard, draft, parts_of, place_of, prune, touch
@@ -137,7 +138,8 @@ def build_share(
     Processes on machines that see the same cache share the work so; a set of one segment is left to `certify`.
     """
     tokenizer = recipe_tokenizer(recipe, date=date)
-    key = key_of(key_parts(recipe, tokenizer))
+    parts = key_parts(recipe, tokenizer)
+    key = key_of(parts)
     rows = read_rows(recipe)
     if place_of(key).is_dir() or len(rows.bounds) == 1:
         return len(rows.bounds)
@@ -147,7 +149,7 @@ def build_share(
         parts_of(key, alone=False) as segments,
         Workers(tokenizer.spec, num_rows=rows.num_kept // share[1], progress=progress) as workers,
     ):
-        return len(build_segments(rows, workers, segments, share=share))
+        return len(build_segments(rows, workers, segments, segment_keys(rows, parts), share=share))
 
 
 def recipe_tokenizer(
@@ -205,7 +207,7 @@ def _make(
         parts_of(key_of(parts)) as segments,
         Workers(tokenizer.spec, num_rows=rows.num_kept, progress=progress) as workers,
     ):
-        data, found = build(rows, workers, folder, segments)
+        data, found = build(rows, workers, folder, segments, parts)
     proof = found.proof
     tokenizer.take_in(found.stop_ids, found.counts)
     proof.finish(data, tokenizer)

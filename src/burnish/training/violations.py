@@ -74,7 +74,7 @@ def pack_violations(pack: Pack, examples: Sequence[Example]) -> list[str]:
     weights = np.array(list(chain.from_iterable(example.weights for example in examples)), dtype=np.float32)
     lengths = np.array([len(example) for example in examples], dtype=np.int64)
     where = np.concatenate([pack.tokens_of(number) for number in range(len(examples))])
-    if len(where) != len(ids) or len(np.unique(where)) + pack.padding != len(pack):
+    if len(where) != len(ids) or _num_places(where, len(pack)) + pack.padding != len(pack):
         return ["documents laid out otherwise"]
     found: list[str] = []
     if not np.array_equal(pack.input_ids[where], ids):
@@ -85,6 +85,15 @@ def pack_violations(pack: Pack, examples: Sequence[Example]) -> list[str]:
     if (pack.reach[where] <= ends).any() or not np.array_equal(_seen(pack), pack.position_ids + 1):
         found.append("documents see each other")
     return [*found, *_graded_otherwise(pack, examples, ids, weights, where, lengths)]
+
+
+def _num_places(where: IntArray, size: int) -> int:
+    """How many different places there are, all of them within `size`; -1 where one is not."""
+    if len(where) and not 0 <= where.min() <= where.max() < size:
+        return -1
+    taken = np.zeros(size, bool)
+    taken[where] = True
+    return int(np.count_nonzero(taken))
 
 
 def _seen(pack: Pack) -> IntArray:

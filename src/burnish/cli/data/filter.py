@@ -46,4 +46,8 @@ def command(
 
     rules = read_rules(rule or [])
     job = Job("filter", inputs_of(data, format, split), out, {"rules": rule}, ledger, overwrite)
-    tell(run(job, rules, processes=processes), Output(as_json=as_json))
+    report = run(job, rules, processes=processes)
+    report.removed.update(
+        dict.fromkeys((name for name, _ in rules.asked), 0)
+    )  # a rule that saw nothing is told too
+    tell(report, Output(as_json=as_json))
