@@ -11,7 +11,7 @@
 #SBATCH --output=%x-%j.log
 set -euo pipefail
 
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")  # a pipe to `head` would end scontrol early, and the job
 export OMP_NUM_THREADS=8
 
 # Every node sees the recipe, the data, the model and output_dir at the same path (a shared file system).

@@ -51,7 +51,7 @@ def test_the_slurm_script_is_bash() -> None:
 def test_the_slurm_script_starts_one_torchrun_a_node_with_what_it_was_given(tmp_path: Path) -> None:
     """SLURM's own commands stand in: `srun` runs what it is told twice, as it would on two nodes."""
     stand_ins = {
-        "scontrol": "echo node-a; echo node-b",
+        "scontrol": "for node in a b {1..9999}; do echo node-$node; done",  # more than a pipe holds
         "srun": 'for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done',
         "torchrun": 'printf "%s\\n" "$*"',
     }
