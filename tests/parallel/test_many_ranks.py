@@ -95,13 +95,16 @@ def test_offload_on_a_cpu_and_a_base_in_four_bits_on_several_ranks_are_as_one_pr
         "offload": {"data_parallel": "shard", "cpu_offload": True},
         "offload-lora": {"data_parallel": "shard", "cpu_offload": True, "adapter": "lora"},
         "four-bits": {"adapter": "qlora"},
+        "four-bits-shard": {"adapter": "qlora", "data_parallel": "shard", "gradient_checkpointing": True},
         "four-bits-context": {"adapter": "qlora", "context_parallel": 2},
     }
     jobs = [
         {
             "name": name,
             "kind": "steps",
-            "keys": keys_of(name, model_directory("llama"), rows, tmp_path, **keys),
+            "keys": keys_of(
+                name, model_directory("wide" if "bits" in name else "llama"), rows, tmp_path, **keys
+            ),
         }
         for name, keys in cases.items()
     ]
@@ -140,12 +143,15 @@ def test_an_adapter_of_four_sharded_ranks_loads_in_stock_peft_and_is_that_of_one
     assert float((logits[0] - logits[1]).abs().max()) < 1e-4
 
 
-@pytest.mark.parametrize("how", ["replicate", "shard"])
+@pytest.mark.parametrize("how", ["replicate", "shard", "shard, qlora"])
 @pytest.mark.parametrize("again", [1, 2, 4])
 def test_a_run_saved_on_two_ranks_goes_on_with_any_number(
     again: int, how: str, model_directory: ModelDirectory, rows: Path, tmp_path: Path
 ) -> None:
-    keys = keys_of("run", model_directory("llama"), rows, tmp_path / "a", data_parallel=how, save_steps=2)
+    kind, _, method = how.partition(", ")
+    more = {"data_parallel": kind, "adapter": method or "full"}
+    model = model_directory("wide" if method else "llama")
+    keys = keys_of("run", model, rows, tmp_path / "a", save_steps=2, **more)
     keys["lr_scheduler"] = "constant"  # the same rates, however long the run is said to be
     straight = {**keys, "output_dir": str(tmp_path / "straight")}
     gang([{"name": "straight", "kind": "train", "keys": straight}], 2, tmp_path / "s")

@@ -32,6 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
     "replicate-full": {"data_parallel": "replicate", "adapter": "full"},
     "replicate-lora": {"data_parallel": "replicate", "adapter": "lora", "lora_dropout": 0.2},
     "shard-full": {"data_parallel": "shard", "adapter": "full"},
+    "shard-qlora": {"data_parallel": "shard", "adapter": "qlora"},
     "context-full": {"context_parallel": 2, "adapter": "full"},
     "context-shard-lora": {"context_parallel": 2, "data_parallel": "shard", "adapter": "lora"},
 }
@@ -42,6 +43,7 @@ GUARD = {"act": "best", "probes": [{"path": "text", "rows": 4}], "kl_to_base": 0
 RUNS: dict[str, dict[str, Any]] = {
     "replicate": {"adapter": "lora", "forgetting": GUARD},
     "shard": {"adapter": "lora"},
+    "shard-qlora": {"adapter": "qlora", "data_parallel": "shard", "dtype": "bfloat16"},
 }
 
 
@@ -51,14 +53,16 @@ def two(
 ) -> tuple[Path, dict[str, Job]]:
     """What two ranks made of each case, and the jobs they were given."""
     out = tmp_path_factory.mktemp("two")
-    model = model_directory("llama")
+    models = {name: model_directory("wide" if "qlora" in name else "llama") for name in (*CASES, *RUNS)}
     data_file = write_jsonl(out / "rows.jsonl", [conversation(index) for index in range(40)])
     jobs = [
-        {"name": name, "kind": "steps", "keys": keys_of(name, model, data_file, out, **case)}
+        {"name": name, "kind": "steps", "keys": keys_of(name, models[name], data_file, out, **case)}
         for name, case in CASES.items()
     ]
     for how, more in RUNS.items():
-        keys = keys_of(f"run-{how}", model, data_file, out, **{**more, "data_parallel": how, "max_steps": 3})
+        keys = keys_of(
+            f"run-{how}", models[how], data_file, out, **{"data_parallel": how, **more, "max_steps": 3}
+        )
         jobs.append({"name": f"run-{how}", "kind": "train", "keys": keys})
     gang(jobs, 2, out)
     return out, {job["name"]: job for job in jobs}
@@ -95,7 +99,7 @@ def test_a_run_of_two_ranks_leaves_what_a_run_of_one_leaves(
         assert {name: t.dtype for name, t in ours.items()} == {name: t.dtype for name, t in theirs.items()}
         assert apart(ours, theirs, "") < 1e-5
     names = {path.name for path in run.iterdir() if path.name != ".lock"}
-    unseen = {"sharpening.jsonl"} if how == "shard" else set()  # and the run says so
+    unseen = {"sharpening.jsonl"} if how.startswith("shard") else set()  # and the run says so
     assert names == {path.name for path in alone.iterdir() if path.name != ".lock"} - unseen
     assert ("sharpening_rows: not looked at" in (run / "events.jsonl").read_text()) == bool(unseen)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -70,7 +70,7 @@ def recipe(model_directory: ModelDirectory, data_file: Path, tmp_path: Path) -> 
         (["context_parallel=2"], "start a multiple of 2 ranks"),
         (["context_parallel=8"], "start a multiple of 8 ranks"),
         (["data_parallel=hybrid"], "start an even number of ranks"),
-        (["adapter=qlora", "data_parallel=shard"], "data_parallel=replicate"),
+        (["adapter=qdora", "data_parallel=shard"], "data_parallel=replicate"),
     ],
 )
 def test_values_that_so_many_processes_cannot_have_are_refused_before_one_is_started(

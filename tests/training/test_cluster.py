@@ -21,7 +21,7 @@ from burnish.training.cluster import (
     read_cluster,
     ring_bytes,
 )
-from burnish.training.forecast import GB, Work, memory_of
+from burnish.training.forecast import FOUR_BITS, GB, Work, memory_of
 from burnish.training.holding import gathered, rank_memory
 from tests.training.test_forecast import LLAMA_70B
 
@@ -159,9 +159,23 @@ def test_long_packs_fit_where_their_tokens_are_shared_out(eight: Anatomy) -> Non
     )
 
 
-def test_a_way_that_the_devices_do_not_make_or_4_bits_do_not_take_is_left_out(eight: Anatomy) -> None:
+def test_a_base_in_4_bits_is_dealt_and_gathered_as_such(eight: Anatomy) -> None:
+    trained = eight.lora_parameters(16)
+    recipe = asked(data_parallel="shard", adapter="qlora")
+    memory, _ = rank_memory(recipe, eight, Mesh(shard=4, deals=True), trained=trained, pack_tokens=1)
+    whole = memory_of(recipe, eight, trained=trained, pack_tokens=1).weights
+    assert memory.weights - gathered(recipe, eight, trained) == pytest.approx(whole / 4)
+    lora = asked(data_parallel="shard", adapter="lora")
+    layers = 3 * eight.layer_parameters / eight.layers
+    spared = gathered(lora, eight, trained) - gathered(recipe, eight, trained)
+    assert spared == pytest.approx(layers * (2 - FOUR_BITS))
+    dealt = next(way for way in ways(eight, recipe, "4xH100-80G") if not way.keys)
+    assert dealt.forecast.sending["gathering"] > 0
+
+
+def test_a_way_that_the_devices_do_not_make_or_qdora_does_not_take_is_left_out(eight: Anatomy) -> None:
     assert not any("hybrid" in way.name for way in ways(eight, asked(), "4x4090"))
-    assert [way.name for way in ways(eight, asked(adapter="qlora"), "2x4090")] == ["as the recipe says"]
+    assert [way.name for way in ways(eight, asked(adapter="qdora"), "2x4090")] == ["as the recipe says"]
     assert [way.name for way in ways(eight, asked(), "1x4090")] == ["as the recipe says"]
 
 

@@ -49,7 +49,7 @@ def test_a_process_that_nobody_launched_leaves_no_word(recipe: Recipe, tmp_path:
     ("keys", "said"),
     [
         ({"forgetting": {}}, r"forgetting, and \d ranks"),
-        ({"adapter": "qlora"}, r"adapter: qlora, and \d ranks"),
+        ({"adapter": "qdora"}, r"adapter: qdora, and \d ranks"),
         ({"optimizer": "muon"}, r"optimizer: muon, and \d ranks"),
     ],
 )

@@ -36,6 +36,9 @@ from burnish.models.locate import locate, read_json
 BLOCK = 64
 """Weights that share a scale."""
 
+WAITING = "waiting"
+"""What holds the matrix of a layer that is put in 4 bits later, as it is dealt to ranks (`models.dealt`)."""
+
 
 class Lazy(Protocol):
     """A tensor that is made when it is asked for with `[...]`: what safetensors' `get_slice` gives."""
@@ -59,12 +62,7 @@ def load_quantized(
     now and then meanwhile, to give freed memory back: quantising a matrix takes ten times its size for a moment.
     """
     directory = locate(name)
-    if read_json(directory / "config.json").get("quantization_config"):
-        raise DataError(
-            f"{directory}: the model is quantised already",
-            rule="a run over a base in 4 bits quantises the original itself, and merges into the original",
-            remedy="name the model that this one was made from",
-        )
+    require_original(directory, read_json(directory / "config.json"))
     config = AutoConfig.from_pretrained(directory, local_files_only=True)
     model = quantize(config, read_lazily(directory, between), compute=compute, device=device)
     if exact_norms and compute != torch.float32:
@@ -75,11 +73,21 @@ def load_quantized(
     return model
 
 
+def require_original(directory: Path, config: Mapping[str, Any]) -> None:
+    """DataError where a model is quantised already."""
+    if config.get("quantization_config"):
+        raise DataError(
+            f"{directory}: the model is quantised already",
+            rule="a run over a base in 4 bits quantises the original itself, and merges into the original",
+            remedy="name the model that this one was made from",
+        )
+
+
 def quantize(
     config: Any, weights: Mapping[str, Lazy], *, compute: torch.dtype, device: torch.device
 ) -> PreTrainedModel:
     """A causal LM of a config with these weights, each quantised as it is read; see `load_quantized`."""
-    _require_bitsandbytes()
+    require_bitsandbytes()
     with torch.device("meta"):
         blank = AutoModelForCausalLM.from_config(config)
     kind: Any = type(blank)
@@ -131,13 +139,18 @@ def _not_quantized(model: PreTrainedModel) -> list[str] | None:
     return [*head, *map(re.escape, uneven)] if uneven else None
 
 
+def left_alone(model: PreTrainedModel) -> list[str]:
+    """Names of the linear layers that stay as they are: those above, or transformers' own choice."""
+    return _not_quantized(model) or list(get_keys_to_not_convert(model))
+
+
 def _width(layer: nn.Module) -> int:
     """How many inputs a linear layer has."""
     weight: Any = layer.weight
     return int(weight.shape[0] if isinstance(layer, Conv1D) else weight.shape[1])
 
 
-def _require_bitsandbytes() -> None:
+def require_bitsandbytes() -> None:
     """UsageError without it."""
     if not is_bitsandbytes_available():
         raise UsageError(
@@ -308,6 +321,11 @@ def footprint(model: PreTrainedModel) -> Footprint:
     packed = set()
     for layer in quantized_layers(model):
         packed.add(id(layer.weight))
+        if hasattr(layer, WAITING):
+            numbers = getattr(layer, WAITING).numel()
+            in_bf16 += 2 * numbers
+            quantized += bytes_in_4_bits(numbers)
+            continue
         state = layer.weight.quant_state
         in_bf16 += 2 * state.shape.numel()
         parts = [layer.weight, state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
@@ -318,6 +336,12 @@ def footprint(model: PreTrainedModel) -> Footprint:
     }
     left = sum(p.numel() for p in rest if p.dim() >= 2 and id(p) not in tables)
     return Footprint(quantized, in_bf16, sum(_new_bytes(p, seen) for p in rest), left)
+
+
+def bytes_in_4_bits(numbers: int) -> int:
+    """Bytes of a matrix in 4 bits: codes, scales, in fp32 scales of 256 scales and their mean, and two code books."""
+    scales = -(-numbers // BLOCK)
+    return numbers // 2 + scales + 4 * (-(-scales // 256) + 1 + 16 + 256)
 
 
 def _new_bytes(tensor: Tensor, seen: set[int]) -> int:

@@ -12,7 +12,7 @@ called through a door: `through(module, function, *tensors)` is `function(*tenso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from types import MethodType
 from typing import Any
 
@@ -28,8 +28,9 @@ from torch.distributed.fsdp import (
 )
 from transformers import PreTrainedModel
 
-from burnish.errors import UsageError
-from burnish.models.quantized import is_quantized
+from burnish.models.dealt import pack, remember_shapes
+from burnish.models.quantized import exact_parameters
+from burnish.parallel.runtime import give_back_freed_memory
 
 DOOR = "through"
 
@@ -56,19 +57,22 @@ def shard(model: PreTrainedModel, mesh: Any, *, compute: torch.dtype, offload: b
     Weights that are still mapped from their file are read as far as they are this rank's. A mesh of two dimensions
     deals along the second, and sums gradients along both.
     """
-    if is_quantized(model):
-        raise UsageError(
-            "a base in 4 bits, and data_parallel: shard",
-            rule="4-bit weights lie in blocks with scales of their own, which are not dealt to ranks",
-            remedy="say data_parallel=replicate (a base in 4 bits is small), or adapter=lora",
-        )
     lower = compute if compute != torch.float32 else None
     policy = MixedPrecisionPolicy(param_dtype=lower, reduce_dtype=torch.float32, cast_forward_inputs=False)
     on_host = offload and mesh.device_type != "cpu"
     places = CPUOffloadPolicy() if on_host else OffloadPolicy()
+    device = _device_of(mesh)
+    # A quantised model's norms are fp32 where all else is not, and small: every rank has them.
+    exact = {parameter for parameter in exact_parameters(model) if not parameter.requires_grad}
+    for parameter in exact:
+        parameter.data = parameter.data.to(device)
     for module in [*layers_of(model), model]:
-        _set_precision(module, compute)
-        fully_shard(module, mesh=mesh, mp_policy=policy, offload_policy=places)
+        packed = pack(module, compute=compute, device=device)
+        _set_precision(module, compute, stay=exact)
+        fully_shard(module, mesh=mesh, mp_policy=policy, offload_policy=places, ignored_params=exact)
+        remember_shapes(packed)
+        if packed:
+            give_back_freed_memory()  # quantising a matrix takes ten times its size for a moment
         # A sum, not a mean: the step divides by the weight of the whole batch.
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
@@ -85,10 +89,17 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
     ]
 
 
-def _set_precision(module: nn.Module, compute: torch.dtype) -> None:
-    """Trained parameters in fp32, others in the precision of the run; those that are dealt already stay."""
+def _device_of(mesh: Any) -> torch.device:
+    """The device on which this rank computes."""
+    if mesh.device_type == "cuda":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device(mesh.device_type)
+
+
+def _set_precision(module: nn.Module, compute: torch.dtype, *, stay: Set[nn.Parameter]) -> None:
+    """Trained parameters in fp32, others in the precision of the run; what is dealt already stays, as `stay` does."""
     for parameter in _undealt(module):
-        if parameter.is_floating_point():
+        if parameter.is_floating_point() and parameter not in stay:
             parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else compute)
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from burnish.errors import UsageError
 from burnish.parallel.mesh import Mesh, derive_mesh
-from burnish.recipe.choices import Optimizer
-from burnish.recipe.methods import METHODS
+from burnish.recipe.choices import Adapter, Optimizer
 from burnish.recipe.schema import Recipe
 
 ELEMENTWISE = frozenset({Optimizer.ADAMW, Optimizer.SGD})
@@ -35,11 +34,11 @@ def refuse(recipe: Recipe, mesh: Mesh) -> None:
             rule="the guard reads hidden states and the head of base and model, which lie on several ranks here",
             remedy="say data_parallel=replicate and context_parallel=1, or leave forgetting out",
         )
-    if mesh.is_sharded and METHODS[recipe.adapter].quantised:
+    if mesh.is_sharded and recipe.adapter is Adapter.QDORA:
         raise UsageError(
             f"adapter: {recipe.adapter}, and {mesh}",
-            rule="4-bit weights lie in blocks with scales of their own, which are not dealt to ranks",
-            remedy="say data_parallel=replicate (a base in 4 bits is small), or adapter=lora",
+            rule="DoRA's magnitudes start from whole matrices, and a rank has its part of one in 4 bits",
+            remedy="say adapter=qlora, or data_parallel=replicate (a base in 4 bits is small)",
         )
     if mesh.is_sharded and recipe.optimizer not in ELEMENTWISE:
         raise UsageError(

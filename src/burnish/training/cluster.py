@@ -22,7 +22,6 @@ from burnish.models.anatomy import Anatomy
 from burnish.parallel.hardware import ACCELERATORS, BUS, HOST_RATE, NETWORK, TYPICAL_SHARE, Accelerator
 from burnish.parallel.mesh import Mesh, derive_mesh
 from burnish.recipe.choices import Adapter, DataParallel
-from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
 from burnish.training.forecast import GB, Forecast, Memory, Work, memory_of, operations
 from burnish.training.holding import rank_memory, width_of
@@ -130,11 +129,11 @@ def rank_forecast(
     cluster: Cluster, recipe: Recipe, anatomy: Anatomy, *, trained: int, work: Work
 ) -> RankForecast:
     """One rank's memory and time under the recipe's values."""
-    if METHODS[recipe.adapter].quantised and recipe.data_parallel is not DataParallel.REPLICATE:
+    if recipe.adapter is Adapter.QDORA and recipe.data_parallel is not DataParallel.REPLICATE:
         raise UsageError(
             f"adapter: {recipe.adapter}, data_parallel: {recipe.data_parallel}",
-            rule="a base in 4 bits is not dealt to ranks",
-            remedy="data_parallel=replicate: such a base is small",
+            rule="DoRA over a base in 4 bits needs whole matrices",
+            remedy="adapter=qlora, or data_parallel=replicate: such a base is small",
         )
     mesh = derive_mesh(
         cluster.devices,
@@ -242,7 +241,7 @@ def changes(cluster: Cluster, ways: Sequence[Choice], forecast: Forecast, recipe
 
 def _enough(cluster: Cluster, forecast: Forecast, recipe: Recipe) -> int | None:
     """How many devices have room for the run when everything is dealt; None where ever more do not help."""
-    if METHODS[recipe.adapter].quantised:
+    if recipe.adapter is Adapter.QDORA:
         return None
     asked = recipe.model_copy(update={"gradient_checkpointing": True})
     for devices in (1 << power for power in range(1, 13)):

@@ -12,8 +12,9 @@ from burnish.models.anatomy import Anatomy
 from burnish.parallel.hardware import CONTEXT_BYTES
 from burnish.parallel.mesh import Mesh
 from burnish.recipe.choices import Adapter, DType
+from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
-from burnish.training.forecast import RESERVE, Memory, memory_of
+from burnish.training.forecast import FOUR_BITS, RESERVE, Memory, memory_of
 
 STATES = ("weights", "masters", "gradients", "optimizer")
 
@@ -52,9 +53,10 @@ def gathered(recipe: Recipe, anatomy: Anatomy, trained: int) -> float:
     And the gradient of one layer, beside the fp32 buffer from which its shares are sent off.
     """
     layer, width = anatomy.layer_parameters / anatomy.layers, width_of(recipe)
+    held = FOUR_BITS if METHODS[recipe.adapter].quantised else width
     tables = anatomy.parameters - anatomy.layer_parameters
     gradient = layer if recipe.adapter == Adapter.FULL else trained / anatomy.layers
-    return (3 * layer + tables) * width + (width + 4) * gradient
+    return 3 * layer * held + tables * width + (width + 4) * gradient
 
 
 def with_checkpointing(

@@ -25,6 +25,7 @@ from burnish.data.workers import Workers
 from burnish.errors import UsageError
 from burnish.models.anatomy import Anatomy, anatomy_of
 from burnish.models.anchor import Anchor
+from burnish.models.dealt import load_to_deal
 from burnish.models.forward import Forward, open_forward, unwrapped, why_unpacked
 from burnish.models.generate import num_positions
 from burnish.models.load import add_token_rows, default_device, load_model, start_model, vocabulary_tables
@@ -226,7 +227,9 @@ def open_session(
     torch.manual_seed(recipe.seed)  # adapters and new models start from random weights
     # What is to be dealt to ranks stays mapped from its files until each rank takes its part.
     device = torch.device("cpu") if ranks.mesh.is_sharded or on_host else None
-    base = start_model(recipe.model) if from_scratch else _load_base(recipe, device)
+    base = (
+        start_model(recipe.model) if from_scratch else _load_base(recipe, device, dealt=ranks.mesh.is_sharded)
+    )
     base = scale_positions(base, recipe.rope_scaling, max_length=recipe.max_length)
     beyond = _past_positions(base, int(data.train.lengths.max()))
     weak = {} if from_scratch else untrained_tokens(base, set(tokenizer.control_ids) - {*tokenizer.new_ids})
@@ -352,13 +355,15 @@ def _token_notes(tokenizer: ChatTokenizer, untrained: Sequence[int]) -> tuple[st
     return (f"the base never trained the rows of {names}, which its template uses: they are trained now",)
 
 
-def _load_base(recipe: Recipe, device: torch.device | None) -> PreTrainedModel:
+def _load_base(recipe: Recipe, device: torch.device | None, *, dealt: bool) -> PreTrainedModel:
     """The model whose weights are trained, or beside whose frozen weights others are; its RoPE is not yet scaled."""
     if not METHODS[recipe.adapter].quantised:
         return load_model(recipe.model, device=device)
     compute: torch.dtype = getattr(torch, recipe.dtype.value)
+    if dealt:
+        return load_to_deal(recipe.model, compute=compute)
     base = load_quantized(
-        recipe.model, compute=compute, device=default_device(), between=give_back_freed_memory
+        recipe.model, compute=compute, device=device or default_device(), between=give_back_freed_memory
     )
     give_back_freed_memory()
     return base
