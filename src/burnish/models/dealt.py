@@ -70,7 +70,7 @@ class Packed:
         return codes.view(-1, 1), opened
 
     def _parts(self, row: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(row, [_aligned(size) for size in self.sizes])  # type: ignore[no-any-return, no-untyped-call]
+        return torch.split(row, [_aligned(size) for size in self.sizes])
 
     def laid_out(self, codes: Tensor, compute: torch.dtype) -> Tensor:
         """The row of a matrix whose codes these are."""

@@ -30,7 +30,6 @@ from transformers import PreTrainedModel
 
 from burnish.models.dealt import pack, remember_shapes
 from burnish.models.quantized import exact_parameters
-from burnish.parallel.runtime import give_back_freed_memory
 
 DOOR = "through"
 
@@ -51,11 +50,19 @@ def is_sharding_hook(hook: Any) -> bool:
     return "_fully_shard" in type(getattr(hook, "__self__", None)).__module__
 
 
-def shard(model: PreTrainedModel, mesh: Any, *, compute: torch.dtype, offload: bool = False) -> None:
+def shard(
+    model: PreTrainedModel,
+    mesh: Any,
+    *,
+    compute: torch.dtype,
+    offload: bool = False,
+    between: Callable[[], None] = lambda: None,
+) -> None:
     """Deal the weights of a transformers model, with what was put into it, to the ranks of a mesh.
 
-    Weights that are still mapped from their file are read as far as they are this rank's. A mesh of two dimensions
-    deals along the second, and sums gradients along both.
+    Weights that are still mapped from their file are read as far as they are this rank's; those that wait to be put in
+    4 bits are read whole, a layer's at a time, and `between` is called after it, to give freed memory back. A mesh of
+    two dimensions deals along the second, and sums gradients along both.
     """
     lower = compute if compute != torch.float32 else None
     policy = MixedPrecisionPolicy(param_dtype=lower, reduce_dtype=torch.float32, cast_forward_inputs=False)
@@ -72,7 +79,7 @@ def shard(model: PreTrainedModel, mesh: Any, *, compute: torch.dtype, offload: b
         fully_shard(module, mesh=mesh, mp_policy=policy, offload_policy=places, ignored_params=exact)
         remember_shapes(packed)
         if packed:
-            give_back_freed_memory()  # quantising a matrix takes ten times its size for a moment
+            between()  # quantising a matrix takes ten times its size for a moment
         # A sum, not a mean: the step divides by the weight of the whole batch.
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)

@@ -245,7 +245,13 @@ def open_session(
     embeddings = _embedding_names(model, tables)
     if ranks.mesh.is_sharded:
         give_back_large_blocks()
-        shard(unwrapped(model), ranks.holders, compute=compute, offload=recipe.cpu_offload)
+        shard(
+            unwrapped(model),
+            ranks.holders,
+            compute=compute,
+            offload=recipe.cpu_offload,
+            between=give_back_freed_memory,
+        )
     masters = Masters(model, compute=compute, exact=exact_parameters(model))
     trainable = describe_trainable(model, recipe)
     anatomy = anatomy_of(recipe.model)
