@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from ranks import environment, free_port
 
 PLACES = ("write:weights.safetensors", "write:MANIFEST.json", "draft", "rename", "folder")
 WAYS: dict[str, dict[str, Any]] = {
@@ -116,7 +117,7 @@ class Launch:
         served.set_forkserver_preload(["burnish.training.run", "burnish.cli.train", "burnish.cli.resume"])
         port = free_port()
         for rank in range(2):
-            told = environment(rank, port) | ({"BURNISH_FAULT": fault} if fault and rank == 0 else {})
+            told = environment(rank, 2, port) | ({"BURNISH_FAULT": fault} if fault and rank == 0 else {})
             said_by = bench.folder / f"said-{rank}"
             self._members.append(served.Process(target=member, args=(words, told, said_by)))
             self._members[-1].start()
@@ -181,21 +182,6 @@ def member(words: list[str], told: dict[str, str], said: Path) -> None:
     from burnish.__main__ import main
 
     main()
-
-
-def environment(rank: int, port: int) -> dict[str, str]:
-    """What a launcher says to one of two ranks."""
-    own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-    return {**{key: str(value) for key, value in own.items()}, "MASTER_ADDR": "127.0.0.1"}
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def rank_of(launcher: int, rank: int) -> int | None:

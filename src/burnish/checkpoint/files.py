@@ -83,7 +83,7 @@ def write_checkpoint(
     if not writes:
         for tensor in [*made.weights.values(), *made.optimizer.values()]:
             whole(tensor)
-        return folder / f"step-{made.step:08d}"
+        return place_of(folder, made.step)
     folder.mkdir(parents=True, exist_ok=True)
     require_room(folder, made.num_bytes)
     draft = folder / f".tmp-{made.step:08d}-{os.getpid()}"
@@ -94,7 +94,7 @@ def write_checkpoint(
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)  # the room it took may be what was lacking
         raise _refused(error, draft, made.num_bytes) from error
-    return _name(draft, folder / f"step-{made.step:08d}")
+    return _name(draft, place_of(folder, made.step))
 
 
 def _fill(draft: Path, made: Checkpoint, pace: Callable[[int], None]) -> None:
@@ -168,7 +168,7 @@ def _entries(directory: Path) -> dict[str, dict[str, Any]]:
         is_ours = False
     if not is_ours:
         raise _damaged(directory, f"{manifest} is not a manifest as burnish writes it")
-    if directory.name.startswith("step-") and directory.name != f"step-{step:08d}":
+    if directory.name.startswith("step-") and directory.name != place_of(directory.parent, step).name:
         raise _damaged(directory, f"{manifest} is that of step {step}")
     return dict(entries)
 
@@ -204,6 +204,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def named(folder: Path) -> list[Path]:
     """Every directory that calls itself a checkpoint, oldest first."""
     return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
+
+
+def place_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is below `folder`, or will be."""
+    return folder / f"step-{step:08d}"
 
 
 def step_of(directory: Path) -> int:

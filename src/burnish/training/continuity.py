@@ -10,7 +10,7 @@ import orjson
 from pydantic import ValidationError
 
 from burnish.adapters.factors import load_factors
-from burnish.checkpoint.files import Checkpoint, list_checkpoints, load_checkpoint, newest_good
+from burnish.checkpoint.files import Checkpoint, list_checkpoints, load_checkpoint, newest_good, place_of
 from burnish.data.prepare import Prepared
 from burnish.errors import UsageError
 from burnish.models.identity import short
@@ -80,7 +80,7 @@ def _newest(session: Session, run: RunDirectory, below: int | None) -> tuple[Che
     step = ranks.tell(None if found is None else found.step)
     if step is None or ranks.is_first:
         return found, complaints
-    return load_checkpoint(run.checkpoints / f"step-{step:08d}", mapped=mapped), []
+    return load_checkpoint(place_of(run.checkpoints, step), mapped=mapped), []
 
 
 def refuse_other_template(run: RunDirectory, now: str | None, *, allow: Collection[str]) -> None:

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from transformers.utils import is_bitsandbytes_available
 
 from burnish.adapters.save import has_adapter, has_bottleneck, merged, save_adapter
-from burnish.checkpoint.files import load_checkpoint, sweep
+from burnish.checkpoint.files import load_checkpoint, place_of, sweep
 from burnish.checkpoint.space import require_room
 from burnish.errors import UsageError
 from burnish.models.load import count_parameters, save_model
@@ -307,7 +307,7 @@ def _finish(session: Session, run: RunDirectory, reckoning: Reckoning) -> RunRes
     exports = finished and run.writes
     wanted = chosen_step(session) if finished else state.step
     if exports and wanted != state.step:
-        best = run.checkpoints / f"step-{wanted:08d}"
+        best = place_of(run.checkpoints, wanted)
         if best.exists():
             session.masters.load(load_checkpoint(best).weights)
     tokenizer = session.tokenizer
