@@ -65,6 +65,7 @@ def test_a_launch_is_read_from_the_environment_and_alone_without_one() -> None:
         "TORCHELASTIC_RUN_ID": "k",
     }
     assert launched(said) == Launch(3, 8, 1, 2, "1", 2, "k")
+    assert launched({**said, "TORCHELASTIC_USE_AGENT_STORE": "True"}).has_agent
     assert launched({"WORLD_SIZE": "8"}) == Launch()
     with pytest.raises(UsageError, match="MASTER_ADDR"):
         launched({"RANK": "0", "WORLD_SIZE": "2"})

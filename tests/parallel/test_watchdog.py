@@ -110,6 +110,26 @@ def test_where_the_first_rank_is_gone_the_first_to_fail_prints(
     assert found is not None and found.saw.endswith(": ValueError: x")
 
 
+@pytest.mark.parametrize("ends", ["leave", "report"])
+def test_the_rank_that_hosts_the_store_ends_after_the_others(port: int, ends: str) -> None:
+    dogs = [Watchdog("127.0.0.1", port, rank=rank, size=3, hosts=rank == 0, silence=60) for rank in range(3)]
+
+    def end(dog: Watchdog) -> None:
+        dog.start()
+        dog.leave() if ends == "leave" else dog.hush(UsageError("all the same", rule="r", remedy="m"))
+        if dog._host.ident is not None:
+            dog._host.join()
+
+    host = threading.Thread(target=end, args=(dogs[0],))
+    host.start()
+    for dog in dogs[1:]:
+        host.join(0.3)
+        assert host.is_alive()
+        end(dog)
+    host.join(2.0)
+    assert not host.is_alive()
+
+
 def test_an_error_within_the_block_is_printed_once(port: int) -> None:
     first, second = pair(port, [], silence=60)
     told = []

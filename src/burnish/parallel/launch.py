@@ -21,7 +21,10 @@ STOPS_WITHIN = 600
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What the launcher says; `key` names one launch and stays over torchrun's restarts of its processes."""
+    """What the launcher says; `key` names one launch and stays over torchrun's restarts of its processes.
+
+    An agent (torchrun has one) is a process that outlives the ranks and holds their store; without one rank 0 does.
+    """
 
     rank: int = 0
     size: int = 1
@@ -30,6 +33,7 @@ class Launch:
     node: str = "0"
     restarts: int = 0
     key: str = ""
+    has_agent: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -57,6 +61,7 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch:
         node=environment.get("GROUP_RANK", "0"),
         restarts=int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")),
         key=said if said != "none" else f"{socket.gethostname()}-{os.getppid()}",
+        has_agent=environment.get("TORCHELASTIC_USE_AGENT_STORE") == str(True),
     )
 
 

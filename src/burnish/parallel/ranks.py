@@ -242,7 +242,14 @@ def meet(launch: Launch) -> Meeting:
     words = PrefixStore(
         f"burnish/{launch.restarts}", TCPStore(address, port, is_master=False, wait_for_workers=False)
     )
-    watchdog = Watchdog(address, port, rank=launch.rank, size=launch.size, attempt=launch.restarts)
+    watchdog = Watchdog(
+        address,
+        port,
+        rank=launch.rank,
+        size=launch.size,
+        attempt=launch.restarts,
+        hosts=launch.is_first and not launch.has_agent,
+    )
     watchdog.start()
     return Meeting(launch, words, watchdog, owns)
 

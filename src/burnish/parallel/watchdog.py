@@ -5,6 +5,7 @@ process, a cable) is noticed by nobody, and the others would wait for ever. A ra
 named and this process ended; the launcher then ends the rest, or starts all of them again.
 
 A rank that ends with an error leaves word of it in the store: the others end with the same, and one of them prints it.
+Where the store is in a rank's own process, which srun and its like start without an agent, that rank ends last.
 """
 
 from __future__ import annotations
@@ -29,9 +30,12 @@ SILENCE = 30.0
 BROKEN = 8.0
 """After a broken connection a rank without a beat for a quarter of this is named; no longer than this is waited."""
 TOLD = 5.0
-"""Seconds for which a rank that fails waits for the first one to print why, before a launcher ends that one too."""
+"""Seconds for which a rank that fails waits for the first one to print why, before a launcher ends that one too.
+
+And for which the rank that hosts the store waits, when it ends, for the others to have heard why.
+"""
 LEFT = 1 << 40
-FAILED, PRINTED = "failed", "printed"
+FAILED, PRINTED, ENDED = "failed", "printed", "ended"
 
 
 class RankLost(BurnishError):
@@ -49,6 +53,7 @@ class Watchdog:
         rank: int,
         size: int,
         attempt: int = 0,
+        hosts: bool = False,
         silence: float = SILENCE,
         act: Callable[[BurnishError], None] | None = None,
     ) -> None:
@@ -56,11 +61,14 @@ class Watchdog:
             f"beats/{attempt}", TCPStore(address, port, is_master=False, wait_for_workers=False)
         )
         self._rank, self._size, self._silence = rank, size, silence
-        self._act = act or _end_process
+        self._hosts = hosts
+        self._act = act or self._end_process
         now = time.monotonic()
         self._heard = {other: (0, now) for other in range(size) if other != rank}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        # No daemon: this process prints what it has to, and the interpreter then waits for the thread.
+        self._host = threading.Thread(target=self._outlive, args=(TOLD,), name="store of the launch")
 
     def start(self) -> None:
         """Begin to beat and to listen."""
@@ -72,6 +80,9 @@ class Watchdog:
         self._thread.join(timeout=5 * BEAT)
         try:
             self._store.add(str(self._rank), LEFT)
+            self._store.set(f"{ENDED}/{self._rank}", "")
+            if self._hosts:
+                self._outlive(self._silence)
         except (RuntimeError, OSError):  # the store went first: nobody listens any more
             return
 
@@ -110,8 +121,11 @@ class Watchdog:
             first = self._store.compare_set(FAILED, "", mine.decode())
             if self._rank == 0:
                 self._store.set(PRINTED, "")
-                return True
-            return not self._printed() and first == mine
+            prints = self._rank == 0 or (not self._printed() and first == mine)
+            self._store.set(f"{ENDED}/{self._rank}", "")
+            if self._hosts and self._host.ident is None:
+                self._host.start()
+            return prints
         except (RuntimeError, OSError):  # the store is gone, and with it whoever could be asked
             return True
 
@@ -156,6 +170,13 @@ class Watchdog:
             self._thread.join(timeout=5 * BEAT)
         return self.report(error)
 
+    def _outlive(self, seconds: float) -> None:
+        """Wait, but no longer than this, until the other ranks ask nothing of the store any more."""
+        others = [f"{ENDED}/{rank}" for rank in self._heard]
+        until = time.monotonic() + seconds
+        while not self._store.check(others) and time.monotonic() < until:
+            time.sleep(BEAT / 20)
+
     def _watch(self) -> None:
         last = time.monotonic()
         while not self._stop.wait(BEAT):
@@ -185,6 +206,14 @@ class Watchdog:
             return
         error.told = not self.report(error)
         self._act(error)
+
+    def _end_process(self, error: BurnishError) -> None:
+        if not error.told:
+            sys.stderr.write(f"\n{error}\n")
+            sys.stderr.flush()
+        if self._host.is_alive():
+            self._host.join()
+        os._exit(error.exit_code)
 
     def _listen(self) -> None:
         """Beat once, and note who has beaten since."""
@@ -232,10 +261,3 @@ def naming_the_lost(watchdog: Watchdog | None) -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-
-
-def _end_process(error: BurnishError) -> None:
-    if not error.told:
-        sys.stderr.write(f"\n{error}\n")
-        sys.stderr.flush()
-    os._exit(error.exit_code)
