@@ -81,9 +81,13 @@ def test_a_bf16_heads_gradient_is_added_up_in_fp32_and_rounded_once() -> None:
     # 256 + 1 + 1: in bf16, whose steps are of 2 there, each one would be lost.
     for row, value in enumerate((256.0, 1.0, 1.0)):
         taken.add(row, row + 1, torch.full((1, 3), value, dtype=torch.bfloat16))
-    assert taken._head is not None and taken._head.dtype == torch.float32
+    assert taken._total is not None and taken._total.dtype == torch.float32
     taken.finish()
-    assert taken._head.dtype == torch.bfloat16 and taken._head.tolist() == [[258.0, 258.0]] * 3
+    assert (
+        taken._head is not None
+        and taken._head.dtype == torch.bfloat16
+        and taken._head.tolist() == [[258.0, 258.0]] * 3
+    )
 
 
 def test_one_chunk_is_its_own_gradient_and_of_no_rows_it_is_zero() -> None:

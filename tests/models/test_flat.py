@@ -10,8 +10,10 @@ import torch
 import transformers
 
 from burnish.data.pack import build_pack
+from burnish.losses import cross_entropy
 from burnish.models.flat import why_not_flat
 from burnish.models.forward import graded_nll, open_forward, pack_attention
+from burnish.optim.masters import Masters
 from tests.models.trees import examples, share
 
 SMALL: dict[str, Any] = {
@@ -172,3 +174,38 @@ def test_a_forward_that_is_not_what_the_table_says_is_found_out_on_the_first_pac
         forward.loss(build_pack(examples()))
     assert not forward.flat and forward.why_not_flat is not None and "differ" in forward.why_not_flat
     assert forward.head is not None
+
+
+@pytest.mark.parametrize("packs", [1, 2])
+@pytest.mark.parametrize("padding", [None, 7])
+@pytest.mark.parametrize("name", ["llama, tied, scaled rope", "qwen2"])
+def test_a_tables_gradient_is_summed_in_fp32_and_no_further_from_the_truth_than_autograds(
+    name: str, padding: int | None, packs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(cross_entropy.CHUNK, "cpu", 4)  # several chunks to a pack
+    given = [build_pack(examples(seed)) for seed in range(packs)]
+    found = {}
+    for way in ("truth", "autograd", "summed apart"):
+        model: Any = tiny(name, torch.float32)
+        for parameter in model.parameters():
+            parameter.data = parameter.data.bfloat16().float()
+        model.model.embed_tokens.padding_idx = padding
+        masters = Masters(model, compute=torch.float32 if way == "truth" else torch.bfloat16)
+        for parameter in model.parameters():
+            if way == "autograd":
+                del parameter.gradient_sum
+        forward = open_forward(model, packed=True)
+        by_autograd: list[Any] = []
+        model.model.embed_tokens.weight.register_hook(by_autograd.append)
+        with pack_attention(model, packed=True):
+            forward.loss(given[0])  # given up before its backward pass
+            masters.zero_grad()
+            for pack in given:
+                forward.loss(pack)[0].backward()
+        assert forward.flat and forward.head is not None
+        by_autograd = [gradient for gradient in by_autograd if gradient is not None]
+        assert bool(by_autograd) == (way != "summed apart") or packs == 2
+        found[way] = {key: p.grad.clone() for key, p in masters.parameters.items() if p.grad is not None}
+    for key, truth in found["truth"].items():
+        off = {way: float((found[way][key] - truth).norm() / truth.norm()) for way in found}
+        assert off["summed apart"] < max(1.05 * off["autograd"], 1e-6) and off["autograd"] < 0.05, (key, off)

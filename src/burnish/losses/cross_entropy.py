@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from burnish.losses.sums import add_up
+from burnish.losses.sums import GradientSum, add_up, gradient_sum
 
 CHUNK = {"cpu": 256, "cuda": 2048}
 """Rows of logits held at once, by device: enough for the matrix products to run at full speed."""
@@ -147,8 +147,9 @@ def head_loss(
     """
     index, values = (None, None) if rows is None else (rows.index, rows.values)
     whole = weight if rows is None else rows.laid_over(weight)
+    into = gradient_sum(weight) if rows is None else None
     summed, nll = _HeadLoss.apply(  # type: ignore[no-untyped-call]
-        hidden, whole, bias, values, index, grading, rule, torch.is_grad_enabled()
+        hidden, whole, bias, values, index, grading, rule, torch.is_grad_enabled(), into
     )
     nll = grading.as_given(nll)
     return summed, nll
@@ -168,10 +169,11 @@ class _HeadLoss(torch.autograd.Function):
         grading: Grading,
         rule: LogitRule,
         graded: bool,
+        into: GradientSum | None,
     ) -> tuple[Tensor, Tensor]:
         needs = [graded and need for need in ctx.needs_input_grad[:4]]
         nll, sums = [], []
-        gradients = _Gradients(hidden, weight, bias, needs, index)
+        gradients = _Gradients(hidden, weight, bias, needs, index, into)
         for first, stop in chunks(hidden, summing=needs[1]):
             logits = _linear(hidden[first:stop], weight, bias)
             part, found = grade_logits(logits, grading.rows(first, stop), rule, keep=any(needs))
@@ -182,6 +184,7 @@ class _HeadLoss(torch.autograd.Function):
         gradients.finish()
         ctx.present = [one is not None for one in gradients.all]
         ctx.save_for_backward(*(one for one in gradients.all if one is not None))
+        ctx.into, ctx.summed = into, gradients.summed
         exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         empty = torch.zeros(0, dtype=exact, device=hidden.device)
         every = torch.cat([empty, *nll])
@@ -192,9 +195,12 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, by: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         saved = iter(ctx.saved_tensors)
         grads = [next(saved) if present else None for present in ctx.present]
-        if by.device.type != "cpu" or float(by) != 1.0:
+        scaled = by.device.type != "cpu" or float(by) != 1.0
+        if scaled:
             grads = [None if one is None else one * by.to(one.dtype) for one in grads]
-        return (*grads, None, None, None, None)
+        if ctx.summed is not None:
+            ctx.into.add(ctx.summed.mul_(by) if scaled else ctx.summed)
+        return (*grads, *(None,) * 5)
 
 
 _kept: dict[tuple[Any, ...], Tensor] = {}
@@ -229,9 +235,15 @@ class _Gradients:
     """The gradients of hidden rows, head, bias and trained rows, filled chunk by chunk; weights' in fp32 or better."""
 
     def __init__(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: list[bool], index: Tensor | None
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        needs: list[bool],
+        index: Tensor | None,
+        into: GradientSum | None = None,
     ) -> None:
-        self._hidden, self._weight, self._index = hidden, weight, index
+        self._hidden, self._weight, self._index, self._into = hidden, weight, index, into
         exact = torch.promote_types(hidden.dtype, torch.float32)
         self._values = (
             hidden.new_zeros(len(index), hidden.shape[1], dtype=exact)
@@ -240,6 +252,8 @@ class _Gradients:
         )
         self._rows = torch.empty_like(hidden, memory_format=torch.contiguous_format) if needs[0] else None
         self._head = torch.zeros_like(weight) if needs[1] and not len(hidden) else None
+        self._total: Tensor | None = None  # of the head's parts, where there are several
+        self.summed: Tensor | None = None
         self._needs_head = needs[1]
         self._bias = torch.zeros_like(bias) if bias is not None and needs[2] else None
 
@@ -257,11 +271,10 @@ class _Gradients:
                 self._head = by_head @ rows
                 return
             part = torch.mm(by_head, rows, out=workspace("head", self._weight.shape, self._weight))
-            if self._head is None:
-                exact = torch.promote_types(part.dtype, torch.float32)
-                self._head = workspace("sum", part.shape, part, dtype=exact).copy_(part)
+            if self._total is None:
+                self._total = self._room().copy_(part)
             else:
-                add_up(self._head, part)
+                add_up(self._total, part)
 
     @property
     def all(self) -> list[Tensor | None]:
@@ -269,13 +282,22 @@ class _Gradients:
         return [self._rows, self._head, self._bias, self._values]
 
     def finish(self) -> None:
-        """Round the head's gradient, out of what is used again and into a tensor of its own."""
-        if self._head is not None and self._head.dtype != self._weight.dtype:
-            self._head = self._head.to(self._weight.dtype)
-        elif self._head is not None and len(chunks(self._hidden, summing=True)) > 1:
-            self._head = self._head.clone()
+        """Round the head's gradient, out of what is used again and into a tensor of its own.
+
+        Or leave it as `summed` where it is, in fp32, if that is the weight's own sum.
+        """
+        if self._total is not None and self.summed is None:
+            self._head = self._total.to(self._weight.dtype, copy=True)
         if self._values is not None:
             self._values = self._values.to(self._weight.dtype)
+
+    def _room(self) -> Tensor:
+        """Memory for the head's parts to be added up in, in fp32 or better."""
+        self.summed = None if self._into is None else self._into.room()
+        if self.summed is not None:
+            return self.summed
+        exact = torch.promote_types(self._weight.dtype, torch.float32)
+        return workspace("sum", self._weight.shape, self._weight, dtype=exact)
 
 
 def grade_logits(logits: Tensor, grading: Grading, rule: LogitRule, *, keep: bool) -> tuple[Tensor, Tensor]:

@@ -15,10 +15,12 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from burnish.losses.sums import GradientSum, gradient_sum
 from burnish.models.attention import Rule, attend
 from burnish.models.flat_operations import gated_project, project, rms_norm
 from burnish.models.head import trained_rows
@@ -92,11 +94,15 @@ def flat_hidden(
 
 
 def _embedded(module: nn.Module, input_ids: Tensor) -> Tensor:
-    """Embeddings `(T, H)`; where only some rows of the table are trained, without a gradient as large as the table."""
+    """Embeddings `(T, H)`, wherever it can be without a gradient as large as the table."""
     found = trained_rows(module)
     embedded: Tensor
     if found is None or type(found[0]) is not nn.Embedding:
-        embedded = module(input_ids)
+        into = _summed_apart(module)
+        if into is None:
+            embedded = module(input_ids)
+        else:
+            embedded = _Embedded.apply(input_ids, module.weight, module.padding_idx, into)  # type: ignore[no-untyped-call]
         return embedded
     table, rows = found
     place = torch.full((table.num_embeddings,), -1, device=input_ids.device)
@@ -105,6 +111,35 @@ def _embedded(module: nn.Module, input_ids: Tensor) -> Tensor:
     where = (theirs >= 0).nonzero()[:, 0]
     embedded = table(input_ids)
     return embedded.index_copy(0, where, rows.values[theirs[where]].to(embedded.dtype))
+
+
+def _summed_apart(module: nn.Module) -> GradientSum | None:
+    """Where a plain table's gradient is summed; on a CPU only, elsewhere rows that repeat are added in any order."""
+    if type(module) is not nn.Embedding or module._forward_hooks or module._forward_pre_hooks:
+        return None
+    if module.max_norm is not None or module.scale_grad_by_freq or module.weight.device.type != "cpu":
+        return None
+    return gradient_sum(module.weight)
+
+
+class _Embedded(torch.autograd.Function):
+    """Rows of a table whose gradient is summed apart, where it is added row by row."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, input_ids: Tensor, weight: Tensor, padding_idx: int | None, into: GradientSum
+    ) -> Tensor:
+        ctx.save_for_backward(input_ids)
+        ctx.padding_idx, ctx.into = padding_idx, into
+        return F.embedding(input_ids, weight)
+
+    @staticmethod
+    def backward(ctx: Any, by: Tensor) -> tuple[None, ...]:
+        (input_ids,) = ctx.saved_tensors
+        if ctx.padding_idx is not None:
+            by = by.masked_fill((input_ids == ctx.padding_idx)[:, None], 0.0)
+        ctx.into.add_rows(input_ids, by)
+        return (None,) * 4
 
 
 def _layer(

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from burnish.errors import DataError
-from burnish.losses.sums import add_up
+from burnish.losses.sums import GradientSum, sum_gradient_of
 
 BUCKET = 1 << 25
 """Numbers that are summed over the ranks at a time: 128 MiB of fp32."""
@@ -35,7 +35,7 @@ class Masters:
     def __init__(self, model: nn.Module, *, compute: torch.dtype, exact: Iterable[nn.Parameter] = ()) -> None:
         stay = {id(parameter) for parameter in exact}
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._sums: dict[str, Tensor] = {}  # the gradients' memory, which stays from step to step
+        self._sums: list[GradientSum] = []
         if any(isinstance(parameter, DTensor) for parameter in trained.values()):
             self.is_sharded, self.parameters, self._copies = True, trained, {}
             return
@@ -50,7 +50,8 @@ class Masters:
             for name, parameter in trained.items()
         }
         for name, copy in self._copies.items():
-            copy.register_post_accumulate_grad_hook(partial(self._collect, name))  # type: ignore[no-untyped-call]
+            self._sums.append(sum_gradient_of(copy, self.parameters[name]))
+            copy.register_post_accumulate_grad_hook(partial(_collect, self._sums[-1]))  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def gather(self, total: Callable[[Tensor], Tensor]) -> None:
@@ -86,6 +87,8 @@ class Masters:
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
+        for summed in self._sums:
+            summed.forget()
         for parameter in self.parameters.values():
             parameter.grad = None
 
@@ -109,19 +112,6 @@ class Masters:
         for name, parameter in self.parameters.items():
             parameter.copy_(laid_out_as(parameter, tensors[name]))
         self.refresh()
-
-    def _collect(self, name: str, copy: Tensor) -> None:
-        """Add a copy's new gradient to its master's and let it go."""
-        if copy.grad is None:
-            return
-        master = self.parameters[name]
-        if master.grad is not None:
-            add_up(master.grad, copy.grad)
-        else:
-            if name not in self._sums:
-                self._sums[name] = torch.empty_like(master)
-            master.grad = self._sums[name].copy_(copy.grad)
-        copy.grad = None
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -147,6 +137,13 @@ def laid_out_as(like: Tensor, value: Tensor) -> Tensor:
     return DTensor.from_local(
         own, like.device_mesh, like.placements, run_check=False, shape=value.shape, stride=value.stride()
     )
+
+
+def _collect(summed: GradientSum, copy: Tensor) -> None:
+    """Take a copy's new gradient over and let it go."""
+    if copy.grad is not None:
+        summed.add(copy.grad)
+        copy.grad = None
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

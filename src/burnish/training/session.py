@@ -57,6 +57,9 @@ from burnish.types import Example
 
 TOKENS_PER_PASS = {"cpu": 2048, "cuda": 16_384}
 """Tokens of a forward pass where `micro_batch_size` is `auto`: enough to keep a device busy, and few activations."""
+MORE_FOR_PREFIXES = 1.25
+"""By how much a pass may be larger where fewer passes repeat fewer shared beginnings."""
+WORTH_IT = 0.95
 ROUND_TO = {"cpu": 32, "cuda": 1}
 """A pass is filled up to a multiple of so many tokens: a CPU's library compiles each new length, and keeps it."""
 RECOMPUTES = "activations are recomputed: kept, a step would need more memory than this device has"
@@ -161,7 +164,9 @@ def lay_out(
 ) -> list[Pack]:
     """Examples as packs whose size follows from `micro_batch_size`, or from the device where that is `auto`.
 
-    `all_logits` says that a pack's logits are made at once, which a large vocabulary makes large.
+    The largest comes first: what does not fit is found out before work is done, and sums of gradients, which the later
+    ones are added to, are not held beside its activations. `all_logits` says that a pack's logits are made at once,
+    which a large vocabulary makes large.
     """
     automatic = TOKENS_PER_PASS.get(device, 2048)
     if all_logits:
@@ -173,15 +178,25 @@ def lay_out(
         rounded = max(rounded, 2 * recipe.context_parallel)
     lay = partial(pack_all, examples, share_prefixes=recipe.share_prefixes, round_to=rounded)
     if recipe.micro_batch_size == "auto":
-        return lay(max_tokens=automatic)
-    longest = max(len(example) for example in examples)
-    return lay(max_tokens=longest * recipe.micro_batch_size, max_rows=recipe.micro_batch_size)
+        packs = lay(max_tokens=automatic)
+        if len(packs) > 1 and any(pack.is_tree for pack in packs):
+            larger = lay(max_tokens=int(automatic * MORE_FOR_PREFIXES))
+            packs = larger if _tokens(larger) < WORTH_IT * _tokens(packs) else packs
+    else:
+        longest = max(len(example) for example in examples)
+        packs = lay(max_tokens=longest * recipe.micro_batch_size, max_rows=recipe.micro_batch_size)
+    return sorted(packs, key=len, reverse=True)
+
+
+def _tokens(packs: Sequence[Pack]) -> int:
+    return sum(len(pack) for pack in packs)
 
 
 def _largest_pack(recipe: Recipe, longest: int, device: str) -> int:
     """The most tokens of one pass, as `lay_out` makes them."""
     if recipe.micro_batch_size == "auto":
-        return max(longest, TOKENS_PER_PASS.get(device, 2048))
+        most = TOKENS_PER_PASS.get(device, 2048)
+        return max(longest, int(most * MORE_FOR_PREFIXES) if recipe.share_prefixes else most)
     return longest * recipe.micro_batch_size
 
 

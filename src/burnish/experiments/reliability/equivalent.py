@@ -8,7 +8,6 @@ _ONE = "a multiplication by one, made or left out"
 _BOTH = (
     "where the probability is just so small, both ways of taking its logarithm are good to the last digits"
 )
-_COPY = "the gradient is copied once more than it need be"
 _PART = "how much is done at a time, not what is done"
 EQUIVALENT: dict[str, dict[str, str]] = {
     "burnish.data.pack": {
@@ -28,9 +27,6 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "_grade_block: p.device.type != 'cpu' -> p.device.type == 'cpu'": _ONE,
         "_HeadLoss.backward: by.device.type != 'cpu' -> by.device.type == 'cpu'": _ONE,
         "_HeadLoss.forward: 4 -> 5": "the fifth argument is of integers, which never need a gradient",
-        "_Gradients.finish: len(chunks(self._hidden, summing=True)) > 1 -> "
-        "len(chunks(self._hidden, summing=True)) >= 1": _COPY,
-        "_Gradients.finish: True -> False": _COPY,
         "grade_logits: BLOCK_LOGITS // logits.shape[1] -> BLOCK_LOGITS * logits.shape[1]": _PART,
         "grade_logits: 1 -> 2": _PART,
         "_grade_plainly: float(shares[rows].min()) <= TINY -> float(shares[rows].min()) < TINY": _BOTH,
