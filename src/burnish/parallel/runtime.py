@@ -19,8 +19,11 @@ from pathlib import Path
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 LARGE = 1 << 20
-COMPILED_SHAPES = "64"
-"""How many shapes of products oneDNN, and torch's layer above it, remember: 0.4 MB and a millisecond apiece."""
+COMPILED_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "4"}
+"""How many shapes of products oneDNN remembers, and torch's layer above it: 0.4 MB apiece.
+
+Who forgets one makes it again, in a millisecond; but what torch forgot, oneDNN still knows.
+"""
 
 
 @contextmanager
@@ -75,8 +78,8 @@ def prepare_process() -> dict[str, bool | int]:
     `BURNISH_DENORMALS=keep` leaves denormal floats as they are.
     """
     kept = keep_freed_memory()
-    for store in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(store, COMPILED_SHAPES)
+    for store, shapes in COMPILED_SHAPES.items():
+        os.environ.setdefault(store, shapes)
     import torch  # after the allocator is set, which is the point of this function
 
     flush = os.environ.get("BURNISH_DENORMALS") != "keep"
