@@ -209,3 +209,32 @@ def test_a_tables_gradient_is_summed_in_fp32_and_no_further_from_the_truth_than_
     for key, truth in found["truth"].items():
         off = {way: float((found[way][key] - truth).norm() / truth.norm()) for way in found}
         assert off["summed apart"] < max(1.05 * off["autograd"], 1e-6) and off["autograd"] < 0.05, (key, off)
+
+
+def test_in_bf16_what_a_young_adapter_adds_is_not_lost_in_the_residual_stream() -> None:
+    config = transformers.LlamaConfig(**SMALL | {"hidden_size": 128, "intermediate_size": 256})
+    torch.manual_seed(0)
+    model: Any = transformers.AutoModelForCausalLM.from_config(config)
+    model.model.embed_tokens.weight.data *= 100.0  # a stream whose bf16 steps are larger than what is added
+    adapted: Any = peft.get_peft_model(
+        model, peft.LoraConfig(r=4, lora_alpha=8, target_modules=["o_proj", "down_proj"])
+    )
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=4e-3)
+    pack = build_pack(examples())
+    added = {}
+    for way, dtype in (("truth", torch.float32), ("modules", torch.bfloat16), ("flat", torch.bfloat16)):
+        forward = open_forward(adapted.to(dtype), packed=True, flat=way == "flat")
+        with pack_attention(adapted, packed=True), torch.no_grad():
+            on = forward.hidden(pack).float()
+            with adapted.disable_adapter():
+                added[way] = on - forward.hidden(pack).float()
+        assert forward.flat == (way == "flat")
+    kept = {
+        way: float((one * added["truth"]).sum() / added["truth"].square().sum()) for way, one in added.items()
+    }
+    assert kept["modules"] == pytest.approx(1.0, abs=0.15)
+    assert kept["flat"] == pytest.approx(
+        1.0, abs=0.15
+    )  # 0.49 where it was added to the sum with the residual

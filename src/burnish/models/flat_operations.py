@@ -119,15 +119,14 @@ def _products(
     thin = x @ thin_in.t() if thin_in is not None else None
     out = []
     for layer, share in zip(layers, _split(thin, layers), strict=True):
-        if residual is not None and layer.bias is None:
-            y = torch.addmm(residual, x, layer.weight.t())
-        else:
-            y = F.linear(x, layer.weight, layer.bias)
-            if residual is not None:
-                y += residual
+        if residual is not None and layer.bias is None and share is None:
+            out.append(torch.addmm(residual, x, layer.weight.t()))
+            continue
+        y = F.linear(x, layer.weight, layer.bias)
         if share is not None and layer.b is not None:
+            # Before the residual: in bf16 what a young adapter adds is less than half a step of the larger sum.
             y.addmm_(share, layer.b.t(), alpha=layer.scale)
-        out.append(y)
+        out.append(y if residual is None else y.add_(residual))
     return tuple(out), thin
 
 
