@@ -60,6 +60,7 @@ TOKENS_PER_PASS = {"cpu": 2048, "cuda": 16_384}
 MORE_FOR_PREFIXES = 1.25
 """By how much a pass may be larger where fewer passes repeat fewer shared beginnings."""
 WORTH_IT = 0.95
+"""The larger passes are taken if they compute less than this share of the tokens."""
 ROUND_TO = {"cpu": 32, "cuda": 1}
 """A pass is filled up to a multiple of so many tokens: a CPU's library compiles each new length, and keeps it."""
 RECOMPUTES = "activations are recomputed: kept, a step would need more memory than this device has"
