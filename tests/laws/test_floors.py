@@ -18,6 +18,7 @@ FLOORS = (  # from the roof down; folders of one floor do not import each other
     {"models", "optim", "checkpoint", "parallel"},
     {"adapters"},  # a model that is loaded may bring an adapter
     {"losses", "marble"},  # the forward pass grades, and models know where the embedded weights lie
+    {"kernels"},
     {"curation"},  # reads rows as training does
     {"data"},
     {"chat"},

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from burnish.kernels import operations
+from burnish.kernels.library import take
 from burnish.losses.sums import GradientSum, add_up, gradient_sum
 
 CHUNK = {"cpu": 256, "cuda": 2048}
@@ -305,6 +307,10 @@ def grade_logits(logits: Tensor, grading: Grading, rule: LogitRule, *, keep: boo
     if logits.device.type != "cpu":
         scratch = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
         return _grade_block(logits, scratch, grading, rule, keep=keep)
+    if rule == PLAIN and not grading.label_smoothing and not grading.z_loss and take(logits):
+        starts, weights = torch.tensor(grading.starts), grading.weights.float()
+        nll = operations.grade(logits, starts, grading.targets, weights, keep=keep)
+        return weighted_sum(nll, weights), nll
     size = min(len(logits), max(1, BLOCK_LOGITS // logits.shape[1]))
     exact = torch.promote_types(logits.dtype, torch.float32)
     scratch = workspace("block", torch.Size([size, logits.shape[1]]), logits, dtype=exact)

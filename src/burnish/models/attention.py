@@ -2,7 +2,7 @@
 
 The rule is `models.reach`'s; who computes it depends on the device and on what the layer adds to plain attention:
 
-    CPU    matrix products, segment by segment (`kept_attention`)
+    CPU    our own kernels in bf16 (`fused_attention`), else matrix products, segment by segment (`kept_attention`)
     CUDA   varlen FlashAttention for plain packs, FlexAttention for trees (`cuda_attention`)
     any    plain operations, segment by segment: attention dropout, sinks, soft-capping
     ring   a pack whose tokens several ranks have between them: tiles in plain operations (`ring`)
@@ -23,6 +23,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from burnish.errors import UsageError
 from burnish.models.cuda_attention import attend_flex, attend_varlen, varlen_fits
+from burnish.models.fused_attention import attend_fused, fuses
 from burnish.models.kept_attention import Rotation, attend_kept
 from burnish.models.reach import Layout
 from burnish.models.ring import Ring, attend_ring
@@ -97,7 +98,8 @@ def attend(
         return _attend_with_others(query, key, value, layout.ring, rule, rotation)
     plain = rule.dropout == 0.0 and rule.sinks is None
     if plain and rule.softcap is None and query.device.type != "cuda":
-        return attend_kept(
+        attends = attend_fused if fuses(query, key, value, rotation) else attend_kept
+        return attends(
             query,
             key,
             value,

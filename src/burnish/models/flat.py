@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from burnish.losses.sums import GradientSum, gradient_sum
 from burnish.models.attention import Rule, attend
-from burnish.models.flat_operations import gated_project, project, rms_norm
+from burnish.models.flat_operations import fork_norm, gated_project, project, rms_norm
 from burnish.models.head import trained_rows
 from burnish.models.kept_attention import Rotation
 from burnish.models.quantized import is_exact_norm_hook
@@ -146,7 +146,7 @@ def _layer(
     layer: Any, family: Family, x: Tensor, rotation: Rotation, layout: Layout, kept: Tensor | None
 ) -> Tensor:
     """One decoder layer; with `kept`, only those rows come out."""
-    seen = x if family.norms_after else rms_norm(x, layer.input_layernorm)
+    x, seen = (x, x) if family.norms_after else fork_norm(x, layer.input_layernorm)
     attended = _attention(layer.self_attn, family, seen, rotation, layout, only_needed=kept is not None)
     if kept is not None:
         attended, x = attended.index_select(0, kept), x.index_select(0, kept)
@@ -157,7 +157,8 @@ def _layer(
         down = gated_project(gate, up, mlp.down_proj)
         return x + rms_norm(down, layer.post_feedforward_layernorm)
     (x,) = project(attended, [output], residual=x)
-    gate, up = project(rms_norm(x, layer.post_attention_layernorm), [mlp.gate_proj, mlp.up_proj])
+    x, seen = fork_norm(x, layer.post_attention_layernorm)
+    gate, up = project(seen, [mlp.gate_proj, mlp.up_proj])
     return gated_project(gate, up, mlp.down_proj, residual=x)
 
 

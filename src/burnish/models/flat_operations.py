@@ -15,6 +15,9 @@ import torch.nn.functional as F
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
+from burnish.kernels import operations
+from burnish.kernels.library import take
+
 
 class Weights(NamedTuple):
     """A linear layer: `(N, K)`, bias `(N,)`; and LoRA's `a` `(r, K)`, `b` `(N, r)`, which counts `scale` times."""
@@ -92,7 +95,7 @@ class _GatedProject(torch.autograd.Function):
     def forward(
         ctx: Any, gate: Tensor, up: Tensor, residual: Tensor | None, scale: float, *tensors: Tensor | None
     ) -> Tensor:
-        (out,), thin = _products(F.silu(gate).mul_(up), residual, _layers((scale,), tensors))
+        (out,), thin = _products(_gated(gate, up), residual, _layers((scale,), tensors))
         ctx.save_for_backward(gate, up, thin, *tensors)
         ctx.scale, ctx.has_residual = scale, residual is not None
         return out
@@ -100,15 +103,22 @@ class _GatedProject(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
         gate, up, thin, *tensors = ctx.saved_tensors
-        opened = F.silu(gate)
-        x = opened * up
+        fused = take(gate, up)
+        opened = None if fused else F.silu(gate)
+        x = operations.gate(gate, up) if opened is None else opened * up
         needs = (any(ctx.needs_input_grad[:2]), *ctx.needs_input_grad[4:])
         dx, grads = _gradients((by,), x, thin, _layers((ctx.scale,), tensors), needs)
         by_gate = by_up = None
-        if dx is not None:
+        if dx is not None and opened is None:
+            by_gate, by_up = operations.gate_backward(dx, gate, up, over=x)
+        elif dx is not None:
             by_gate = torch.ops.aten.silu_backward(torch.mul(dx, up, out=x), gate)
             by_up = opened.mul_(dx)
         return (by_gate, by_up, by if ctx.has_residual else None, None, *grads)
+
+
+def _gated(gate: Tensor, up: Tensor) -> Tensor:
+    return operations.gate(gate, up) if take(gate, up) else F.silu(gate).mul_(up)
 
 
 def _products(
@@ -185,30 +195,44 @@ def _split(thin: Tensor | None, layers: Sequence[Weights]) -> list[Tensor | None
 
 def rms_norm(x: Tensor, module: nn.Module) -> Tensor:
     """`module.weight * x / rms(x)` over the last dimension, in fp32 as transformers' RMSNorm does it."""
-    out: Tensor = _Norm.apply(x, module.weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
-    return out
+    return fork_norm(x, module)[1]
+
+
+def fork_norm(x: Tensor, module: nn.Module) -> tuple[Tensor, Tensor]:
+    """`x` for its other use, and its norm; the gradients of both are added where the norm's is made."""
+    made: tuple[Tensor, Tensor] = _Norm.apply(x, module.weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
+    return made
 
 
 class _Norm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        by_dtype = x.dtype
-        if x.dtype == torch.float64:  # where transformers goes down to fp32 as well
-            x = x.float()
-        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        if x.is_contiguous() and take(x, weight):
+            out, scale = operations.norm(x, weight, epsilon)
+            ctx.save_for_backward(x, weight, scale)
+            return x, out
+        known = x.float() if x.dtype == torch.float64 else x  # transformers goes down to fp32 as well
+        size = torch.linalg.vector_norm(known, dim=-1, keepdim=True, dtype=torch.float32)
         scale = size.square_().mul_(1.0 / x.shape[-1]).add_(epsilon).rsqrt_()
-        ctx.save_for_backward(x, weight, scale)
-        return torch.mul(x, scale).to(torch.promote_types(by_dtype, torch.float32)).mul_(weight).to(by_dtype)
+        ctx.save_for_backward(known, weight, scale)
+        exact = torch.promote_types(x.dtype, torch.float32)
+        return x, torch.mul(known, scale).to(exact).mul_(weight).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, other: Tensor | None, by: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
+        of_x, of_weight, _ = ctx.needs_input_grad
+        if scale.ndim == 1:  # the kernels'
+            dx, dw = operations.norm_backward(by, other, x, weight, scale, of_x=of_x, of_weight=of_weight)
+            return dx, None if dw is None else dw.to(weight.dtype), None
         unit = x * scale  # fp32
         dx = dw = None
-        if ctx.needs_input_grad[1]:
+        if of_weight:
             dw = (by * unit).flatten(0, -2).sum(0).to(weight.dtype)
-        if ctx.needs_input_grad[0]:
+        if of_x:
             g = torch.mul(by, weight.to(unit.dtype)).to(unit.dtype)
             along = torch.linalg.vecdot(g, unit).unsqueeze(-1).mul_(-1.0 / x.shape[-1])
             dx = g.addcmul_(unit, along).mul_(scale).to(by.dtype)
+            dx = dx if other is None else dx.add_(other)
         return dx, dw, None

@@ -1,0 +1,108 @@
+"""The C sources compiled by the machine's own gcc, once: in the background, while torch is being imported.
+
+$BURNISH_CACHE (default ~/.cache/burnish)/kernels/KEY.so, KEY being a hash of the sources and of all that compiles them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SOURCES = ("attention.c", "rows.c")
+NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
+"""What the processor must have, as Linux spells it."""
+FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-fopenmp", "-mfma", "-Wl,--as-needed") + tuple(
+    f"-m{flag.replace('_', '')}" for flag in NEEDED
+)
+
+
+@dataclass(slots=True)
+class Build:
+    """A library that is there, is being made (`process`), or cannot be had (`why_not`)."""
+
+    path: Path | None = None
+    process: subprocess.Popen[str] | None = None
+    made: Path | None = None
+    why_not: str | None = None
+
+    def finish(self) -> Path | None:
+        """The library's path, once it is there."""
+        if self.process is not None and self.path is not None and self.made is not None:
+            said = self.process.communicate()[0].strip()
+            if self.process.returncode:
+                self.why_not = f"gcc failed: {said.splitlines()[0] if said else self.process.returncode}"
+                self.path = None
+                self.made.unlink(missing_ok=True)
+            else:
+                self.made.replace(self.path)  # whole or not at all: another process may be making the same
+            self.process = None
+        return self.path
+
+
+_begun: list[Build] = []
+
+
+def begin() -> Build:
+    """Look the library up, or begin to make it; whoever needs it calls `finish`."""
+    if not _begun:
+        _begun.append(_begin())
+    return _begun[0]
+
+
+def _begin() -> Build:
+    why_not = _why_not()
+    compiler = shutil.which("gcc")
+    if why_not or compiler is None:
+        return Build(why_not=why_not or "there is no gcc")
+    command = [compiler, *FLAGS, *(str(HERE / name) for name in SOURCES), *_openmp_of_torch(), "-lm"]
+    try:
+        path = _cache() / f"{_key(command)}.so"
+        if path.is_file():
+            return Build(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, made = tempfile.mkstemp(dir=path.parent, suffix=".so")
+        os.close(handle)
+        process = subprocess.Popen(
+            [*command, "-o", made], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+    except OSError as error:
+        return Build(why_not=str(error))
+    return Build(path, process, Path(made))
+
+
+def _why_not() -> str | None:
+    if os.environ.get("BURNISH_KERNELS") == "off":
+        return "BURNISH_KERNELS=off"
+    facts = Path("/proc/cpuinfo")
+    if platform.machine() != "x86_64" or not facts.exists():
+        return f"they are written for x86-64 on Linux, and this is {platform.system()} on {platform.machine()}"
+    flags = next((line for line in facts.read_text().splitlines() if line.startswith("flags")), "").split()
+    lacks = [flag for flag in NEEDED if flag not in flags]
+    return f"the processor lacks {', '.join(lacks)}" if lacks else None
+
+
+def _openmp_of_torch() -> list[str]:
+    """torch's own OpenMP library, where it has one: a second one would bring threads of its own, which wait by spinning."""
+    spec = importlib.util.find_spec("torch")
+    places = [] if spec is None else [Path(place) for place in spec.submodule_search_locations or ()]
+    return [str(found) for place in places for found in sorted((place / "lib").glob("libgomp*.so*"))[:1]]
+
+
+def _key(command: list[str]) -> str:
+    compiler = os.stat(command[0])
+    digest = hashlib.sha256(f"{command} {compiler.st_size} {compiler.st_mtime_ns}".encode())
+    for name in ("lanes.h", *SOURCES):
+        digest.update((HERE / name).read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("BURNISH_CACHE") or Path.home() / ".cache" / "burnish") / "kernels"
