@@ -22,6 +22,7 @@ from typer.core import TyperCommand, TyperGroup
 from burnish.cli.machine import version_of
 from burnish.cli.output import debug
 from burnish.errors import UsageError
+from burnish.kernels import build
 from burnish.parallel.runtime import importing
 
 
@@ -70,6 +71,9 @@ VERBS = {
     "serve": Verb("Use", "Serve runs and models with OpenAI's API, on this machine."),
 }
 
+TRAINING = ("demo", "train", "resume", "pretrain")
+"""Verbs that compute for long: kernels that this machine lacks are compiled while torch is being imported."""
+
 
 class LazyGroup(TyperGroup):
     """A group of verbs: lists stubs, and imports the one verb that is called, a module of `package`."""
@@ -104,6 +108,8 @@ class LazyGroup(TyperGroup):
 
 def load_verb(name: str, package: str = "burnish.cli") -> Any:
     """Import a verb's module and make a click command of its `command`."""
+    if name in TRAINING:
+        build.begin()
     with importing():
         command = importlib.import_module(f"{package}.{name}").command
     if not isinstance(command, typer.Typer):

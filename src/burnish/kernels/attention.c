@@ -391,20 +391,38 @@ typedef struct {
     const float *sums, *inner;      /* per token: log2 of the sum, and out . by */
 } Given;
 
-/* Shares and the scores' gradients of two rows, in bf16: side by side in pairs, the gradients in rows as well. */
-ALWAYS void slope_out(const Pack *pack, Back *at, const Given *given, size from, size i, size wide) {
-    float scale = pack->scale * LOG2_E;
+/* Shares of a row in the place of its scores; the sum of share times slope over the row. */
+ALWAYS float shares_of(const Pack *pack, Back *at, float sum_of_row, size i, size wide) {
+    const __m512 scale = _mm512_set1_ps(pack->scale * LOG2_E), log_sum = _mm512_set1_ps(sum_of_row);
+    __m512 inner = _mm512_setzero_ps();
+    for (size c = 0; c < wide; c += LANES) {
+        __mmask16 there = within(c, at->rows[i].low, at->rows[i].high);
+        __m512 score = _mm512_maskz_loadu_ps(there, at->scores[i] + c);
+        __m512 p = _mm512_maskz_mov_ps(there, power_of_two(_mm512_fmsub_ps(score, scale, log_sum)));
+        inner = _mm512_fmadd_ps(p, _mm512_maskz_loadu_ps(there, at->slopes[i] + c), inner);
+        _mm512_storeu_ps(at->scores[i] + c, p);
+    }
+    return _mm512_reduce_add_ps(inner);
+}
+
+/* Shares and the scores' gradients of two rows, in bf16: side by side in pairs, the gradients in rows as well.
+
+   What softmax's gradient takes away is the row's sum of share times slope. Where a block has `all` of the keys it is
+   at hand; else it is taken from the output, whose rounding it then has in it, as in FlashAttention. */
+ALWAYS void slope_out(const Pack *pack, Back *at, const Given *given, size from, size i, size wide, int all) {
+    float inner[2];
+    for (size j = 0; j < 2; j++) {
+        size t = least(from + i + j, pack->tokens - 1);
+        inner[j] = shares_of(pack, at, given->sums[t], i + j, wide);
+        if (!all) inner[j] = given->inner[t];
+    }
     for (size c = 0; c < wide + LANES; c += LANES) {
         __m256i share[2], slope[2];
         for (size j = 0; j < 2; j++) {
-            size t = least(from + i + j, pack->tokens - 1);
             __mmask16 there = within(c, at->rows[i + j].low, at->rows[i + j].high);
-            __m512 score = _mm512_maskz_loadu_ps(there, at->scores[i + j] + c);
-            __m512 log = _mm512_fmsub_ps(score, _mm512_set1_ps(scale), _mm512_set1_ps(given->sums[t]));
-            __m512 p = _mm512_maskz_mov_ps(there, power_of_two(log));
+            __m512 p = _mm512_maskz_loadu_ps(there, at->scores[i + j] + c);
             __m512 by = _mm512_maskz_loadu_ps(there, at->slopes[i + j] + c);
-            __m512 ds = _mm512_maskz_mul_ps(there, p, _mm512_sub_ps(by, _mm512_set1_ps(given->inner[t])));
-            share[j] = rounded(p), slope[j] = rounded(ds);
+            share[j] = rounded(p), slope[j] = rounded(_mm512_mul_ps(p, _mm512_sub_ps(by, _mm512_set1_ps(inner[j]))));
             _mm256_storeu_si256((__m256i *)(at->by_scores[i + j] + c), slope[j]);
         }
         _mm512_storeu_si512(at->share_pairs[i / 2] + c, interleaved(share[0], share[1]));
@@ -427,6 +445,7 @@ static void return_block(const Pack *pack, Block block, const Given *given, size
         size last = seen(pack, &span, own + stop - 1 - run->start).high;
         for (size keys = low; keys < last; keys += KEYS) {
             size columns = least(KEYS, last - keys);
+            int all = run->count == 0 && columns == last - low;
             look(pack, run, &span, own, block.from, first, stop, count, keys, columns, at->rows);
             for (size i = 0; i < count; i += ROWS) {
                 size m = least(ROWS, count - i), real = least(m, pack->tokens - block.from - i);
@@ -437,7 +456,7 @@ static void return_block(const Pack *pack, Block block, const Given *given, size
                          given->k_across + keys, stride, at->scores[i], WIDE, 0);
                 multiply(real, wide, depth / 2, (const uint32_t *)(given->by + (block.from + i) * given->by_token),
                          given->by_token / 2, 1, given->v_across + keys, stride, at->slopes[i], WIDE, 0);
-                for (size j = i; j < i + m; j += 2) slope_out(pack, at, given, block.from, j, wide);
+                for (size j = i; j < i + m; j += 2) slope_out(pack, at, given, block.from, j, wide, all);
                 multiply(m, depth, (high + 1) / 2, (const uint32_t *)at->by_scores[i], WIDE / 2, 1,
                          given->k_pairs + keys / 2 * depth, depth, at->by_query + i * depth, depth, 1);
             }

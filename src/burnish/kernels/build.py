@@ -11,7 +11,6 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,25 +23,25 @@ FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-fopenmp", "-mfma", "-Wl,--as-n
 )
 
 
+COMPILE = 'made=$1 path=$2; shift 2; "$@" -o "$made" && mv "$made" "$path"'
+"""Whole or not at all, whether or not this process waits for it: another may be making the same."""
+
+
 @dataclass(slots=True)
 class Build:
     """A library that is there, is being made (`process`), or cannot be had (`why_not`)."""
 
     path: Path | None = None
     process: subprocess.Popen[str] | None = None
-    made: Path | None = None
     why_not: str | None = None
 
     def finish(self) -> Path | None:
         """The library's path, once it is there."""
-        if self.process is not None and self.path is not None and self.made is not None:
+        if self.process is not None:
             said = self.process.communicate()[0].strip()
             if self.process.returncode:
                 self.why_not = f"gcc failed: {said.splitlines()[0] if said else self.process.returncode}"
                 self.path = None
-                self.made.unlink(missing_ok=True)
-            else:
-                self.made.replace(self.path)  # whole or not at all: another process may be making the same
             self.process = None
         return self.path
 
@@ -62,20 +61,23 @@ def _begin() -> Build:
     compiler = shutil.which("gcc")
     if why_not or compiler is None:
         return Build(why_not=why_not or "there is no gcc")
-    command = [compiler, *FLAGS, *(str(HERE / name) for name in SOURCES), *_openmp_of_torch(), "-lm"]
+    libraries = [*_openmp_of_torch(), "-lm"]
+    command = [compiler, *FLAGS, *(str(HERE / name) for name in SOURCES), *libraries]
     try:
-        path = _cache() / f"{_key(command)}.so"
+        path = _cache() / f"{_key(compiler, libraries)}.so"
         if path.is_file():
             return Build(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, made = tempfile.mkstemp(dir=path.parent, suffix=".so")
-        os.close(handle)
+        made = path.with_suffix(f".{os.getpid()}")
         process = subprocess.Popen(
-            [*command, "-o", made], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ["sh", "-c", COMPILE, "sh", str(made), str(path), *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
     except OSError as error:
         return Build(why_not=str(error))
-    return Build(path, process, Path(made))
+    return Build(path, process)
 
 
 def _why_not() -> str | None:
@@ -96,9 +98,9 @@ def _openmp_of_torch() -> list[str]:
     return [str(found) for place in places for found in sorted((place / "lib").glob("libgomp*.so*"))[:1]]
 
 
-def _key(command: list[str]) -> str:
-    compiler = os.stat(command[0])
-    digest = hashlib.sha256(f"{command} {compiler.st_size} {compiler.st_mtime_ns}".encode())
+def _key(compiler: str, libraries: list[str]) -> str:
+    known = os.stat(compiler)
+    digest = hashlib.sha256(f"{known.st_size} {known.st_mtime_ns} {FLAGS} {libraries}".encode())
     for name in ("lanes.h", *SOURCES):
         digest.update((HERE / name).read_bytes())
     return digest.hexdigest()[:24]

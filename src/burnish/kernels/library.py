@@ -16,7 +16,8 @@ _PACK = [c_void_p, c_void_p, c_void_p, c_int64, c_void_p, *(c_int64,) * 4, c_flo
 _SIGNATURES = {
     "attention_forward": [*_HEADS, *_HEADS, *_HEADS, *_PACK, *(c_void_p,) * 2, c_int64],
     "attention_backward": [*(c_void_p,) * 3, *_HEADS, *_HEADS, *_HEADS, *_PACK, *(c_void_p,) * 3, c_int64],
-    "norm_forward": [c_void_p, c_void_p, c_float, c_int64, c_int64, c_void_p, c_void_p, c_int64],
+    "inverse_rms": [c_void_p, c_float, c_int64, c_int64, c_void_p, c_int64],
+    "norm_forward": [*(c_void_p,) * 3, c_int64, c_int64, c_void_p, c_int64],
     "norm_backward": [*(c_void_p,) * 5, c_int64, c_int64, c_void_p, c_void_p, c_int64],
     "gate_forward": [c_void_p, c_void_p, c_int64, c_void_p, c_int64],
     "gate_backward": [*(c_void_p,) * 3, c_int64, *(c_void_p,) * 2, c_int64],

@@ -62,27 +62,36 @@ def attention_backward(
     return made  # type: ignore[return-value]
 
 
-def norm(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """`weight * x / rms(x)` over the last dimension of a contiguous `x`, and 1 / rms of each row, fp32."""
-    width = x.shape[-1]
-    out, scale = torch.empty_like(x), torch.empty(x.numel() // width)
+def inverse_rms(x: Tensor, epsilon: float) -> Tensor:
+    """1 / rms over the last dimension of `x`, `(..., 1)`, fp32."""
+    x = x.contiguous()
+    scale = torch.empty(*x.shape[:-1], 1)
+    _ask("inverse_rms", x.data_ptr(), epsilon, scale.numel(), x.shape[-1], scale.data_ptr())
+    return scale
+
+
+def norm(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """`weight * x * scale`, rounded once."""
+    x = x.contiguous()
+    out = torch.empty_like(x)
     _ask(
-        "norm_forward", x.data_ptr(), weight.data_ptr(), epsilon, len(scale), width, out.data_ptr(), scale.data_ptr()
+        "norm_forward", x.data_ptr(), weight.data_ptr(), scale.data_ptr(), scale.numel(), x.shape[-1],
+        out.data_ptr(),
     )  # fmt: skip
-    return out, scale
+    return out
 
 
 def norm_backward(
     by: Tensor, other: Tensor | None, x: Tensor, weight: Tensor, scale: Tensor, *, of_x: bool, of_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of `x`, with `other`, that of its other use, added to it; and of the weight, in fp32."""
-    by, width = by.contiguous(), x.shape[-1]
+    by, x, width = by.contiguous(), x.contiguous(), x.shape[-1]
     other = None if other is None else other.contiguous()
     by_x = torch.empty_like(x) if of_x else None
     by_weight = torch.empty(width) if of_weight else None
     _ask(
         "norm_backward", by.data_ptr(), _at(other), x.data_ptr(), weight.data_ptr(), scale.data_ptr(),
-        len(scale), width, _at(by_x), _at(by_weight),
+        scale.numel(), width, _at(by_x), _at(by_weight),
     )  # fmt: skip
     return by_x, by_weight
 

@@ -10,25 +10,30 @@ ALWAYS __m512 load_some(const bf16 *from, __mmask16 there) {
 
 ALWAYS void store_some(bf16 *to, __mmask16 there, __m512 x) { _mm256_mask_storeu_epi16(to, there, rounded(x)); }
 
-/* out = weight * x / rms(x), and each row's 1 / rms. */
-int norm_forward(const bf16 *x, const bf16 *weight, float epsilon, size rows, size width, bf16 *out, float *scale,
-                  size threads) {
+/* 1 / rms of each row of x. */
+int inverse_rms(const bf16 *x, float epsilon, size rows, size width, float *scale, size threads) {
 #pragma omp parallel for schedule(static) num_threads((int)threads)
     for (size r = 0; r < rows; r++) {
-        const bf16 *from = x + r * width;
         __m512 squares = _mm512_setzero_ps();
         for (size c = 0; c < width; c += LANES) {
-            __m512 v = load_some(from + c, within(c, 0, width));
+            __m512 v = load_some(x + r * width + c, within(c, 0, width));
             squares = _mm512_fmadd_ps(v, v, squares);
         }
-        float by = 1.0f / sqrtf(_mm512_reduce_add_ps(squares) / (float)width + epsilon);
+        scale[r] = 1.0f / sqrtf(_mm512_reduce_add_ps(squares) / (float)width + epsilon);
+    }
+    return 0;
+}
+
+/* out = weight * x * scale, row by row. */
+int norm_forward(const bf16 *x, const bf16 *weight, const float *scale, size rows, size width, bf16 *out,
+                 size threads) {
+#pragma omp parallel for schedule(static) num_threads((int)threads)
+    for (size r = 0; r < rows; r++)
         for (size c = 0; c < width; c += LANES) {
             __mmask16 there = within(c, 0, width);
-            __m512 v = _mm512_mul_ps(load_some(from + c, there), _mm512_set1_ps(by));
+            __m512 v = _mm512_mul_ps(load_some(x + r * width + c, there), _mm512_set1_ps(scale[r]));
             store_some(out + r * width + c, there, _mm512_mul_ps(v, load_some(weight + c, there)));
         }
-        scale[r] = by;
-    }
     return 0;
 }
 

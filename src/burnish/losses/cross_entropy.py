@@ -27,6 +27,8 @@ CHUNK = {"cpu": 256, "cuda": 2048}
 """Rows of logits held at once, by device: enough for the matrix products to run at full speed."""
 BLOCK_LOGITS = 2**20
 """Logits whose fp32 softmax is made at once on a CPU: 4 MiB, which stay in its cache."""
+HEAD_NUMBERS = 3 * 2**20
+"""Numbers of the head's gradient that a CPU makes of one chunk at once."""
 TINY = 1e-30
 """Below this a probability is near the end of fp32's range, and -ln p is taken from the logits instead."""
 
@@ -108,12 +110,9 @@ class Grading:
 PLAIN = LogitRule()
 
 
-def chunks(rows: Tensor, *, summing: bool = False) -> list[tuple[int, int]]:
-    """The `[first, stop)` of the rows whose logits are held at once.
-
-    Twice as many where after each the head's gradient, as large as the head, is added up in fp32.
-    """
-    size = CHUNK["cpu" if rows.device.type == "cpu" else "cuda"] * (1 + summing)
+def chunks(rows: Tensor) -> list[tuple[int, int]]:
+    """The `[first, stop)` of the rows whose logits are held at once."""
+    size = CHUNK["cpu" if rows.device.type == "cpu" else "cuda"]
     return [(first, min(first + size, len(rows))) for first in range(0, len(rows), size)]
 
 
@@ -176,7 +175,7 @@ class _HeadLoss(torch.autograd.Function):
         needs = [graded and need for need in ctx.needs_input_grad[:4]]
         nll, sums = [], []
         gradients = _Gradients(hidden, weight, bias, needs, index, into)
-        for first, stop in chunks(hidden, summing=needs[1]):
+        for first, stop in chunks(hidden):
             logits = _linear(hidden[first:stop], weight, bias)
             part, found = grade_logits(logits, grading.rows(first, stop), rule, keep=any(needs))
             nll.append(found)
@@ -233,6 +232,12 @@ def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.addmm(bias, rows, weight.t(), out=logits)
 
 
+def _slices(weight: Tensor) -> list[tuple[int, int]]:
+    """The rows of a head `(V, H)` whose gradient is made at once: on a CPU a few MiB of it, added up from its cache."""
+    size = len(weight) if weight.device.type != "cpu" else max(1, HEAD_NUMBERS // weight.shape[1])
+    return [(begin, min(begin + size, len(weight))) for begin in range(0, len(weight), size)]
+
+
 class _Gradients:
     """The gradients of hidden rows, head, bias and trained rows, filled chunk by chunk; weights' in fp32 or better."""
 
@@ -272,11 +277,15 @@ class _Gradients:
             if first == 0 and stop == len(self._hidden):
                 self._head = by_head @ rows
                 return
-            part = torch.mm(by_head, rows, out=workspace("head", self._weight.shape, self._weight))
-            if self._total is None:
-                self._total = self._room().copy_(part)
-            else:
-                add_up(self._total, part)
+            is_first = self._total is None
+            total = self._total = self._room() if self._total is None else self._total
+            for begin, end in _slices(self._weight):
+                room = workspace("head", self._weight[begin:end].shape, self._weight)
+                part = torch.mm(by_head[begin:end], rows, out=room)
+                if is_first:
+                    total[begin:end].copy_(part)
+                else:
+                    add_up(total[begin:end], part)
 
     @property
     def all(self) -> list[Tensor | None]:

@@ -10,6 +10,7 @@ in the last layer all that follows the keys and values is done for the graded ro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from transformers import PreTrainedModel
 
 from burnish.losses.sums import GradientSum, gradient_sum
 from burnish.models.attention import Rule, attend
-from burnish.models.flat_operations import fork_norm, gated_project, project, rms_norm
+from burnish.models.flat_operations import gated_project, project, project_normed, rms_norm
 from burnish.models.head import trained_rows
 from burnish.models.kept_attention import Rotation
 from burnish.models.quantized import is_exact_norm_hook
@@ -146,26 +147,35 @@ def _layer(
     layer: Any, family: Family, x: Tensor, rotation: Rotation, layout: Layout, kept: Tensor | None
 ) -> Tensor:
     """One decoder layer; with `kept`, only those rows come out."""
-    x, seen = (x, x) if family.norms_after else fork_norm(x, layer.input_layernorm)
-    attended = _attention(layer.self_attn, family, seen, rotation, layout, only_needed=kept is not None)
+    attention, mlp = layer.self_attn, layer.mlp
+    inner = [attention.q_proj, attention.k_proj, attention.v_proj]
+    if family.norms_after:
+        heads = project(x, inner)
+    else:
+        x, *heads = project_normed(x, layer.input_layernorm, inner)
+    attended = _attention(attention, family, heads, rotation, layout, only_needed=kept is not None)
     if kept is not None:
         attended, x = attended.index_select(0, kept), x.index_select(0, kept)
-    output, mlp = layer.self_attn.o_proj, layer.mlp
     if family.norms_after:
-        x = x + rms_norm(project(attended, [output])[0], layer.post_attention_layernorm)
+        x = x + rms_norm(project(attended, [attention.o_proj])[0], layer.post_attention_layernorm)
         gate, up = project(x, [mlp.gate_proj, mlp.up_proj])
         down = gated_project(gate, up, mlp.down_proj)
         return x + rms_norm(down, layer.post_feedforward_layernorm)
-    (x,) = project(attended, [output], residual=x)
-    x, seen = fork_norm(x, layer.post_attention_layernorm)
-    gate, up = project(seen, [mlp.gate_proj, mlp.up_proj])
+    (x,) = project(attended, [attention.o_proj], residual=x)
+    x, gate, up = project_normed(x, layer.post_attention_layernorm, [mlp.gate_proj, mlp.up_proj])
     return gated_project(gate, up, mlp.down_proj, residual=x)
 
 
 def _attention(
-    module: Any, family: Family, x: Tensor, rotation: Rotation, layout: Layout, *, only_needed: bool
+    module: Any,
+    family: Family,
+    projected: Sequence[Tensor],
+    rotation: Rotation,
+    layout: Layout,
+    *,
+    only_needed: bool,
 ) -> Tensor:
-    query, key, value = project(x, [module.q_proj, module.k_proj, module.v_proj])
+    query, key, value = projected
     if family.query_norm == "all":
         query, key = rms_norm(query, module.q_norm), rms_norm(key, module.k_norm)
     query, key, value = (y.view(len(y), -1, module.head_dim) for y in (query, key, value))

@@ -61,6 +61,22 @@ def project(x: Tensor, modules: Sequence[nn.Module], residual: Tensor | None = N
     return made
 
 
+def project_normed(x: Tensor, norm: nn.Module, modules: Sequence[nn.Module]) -> tuple[Tensor, ...]:
+    """`x` for its other use, whose gradient is added where the norm's is made, and linear layers of its RMSNorm.
+
+    The norm is not kept, but made again in the backward pass.
+    """
+    found = [weights_of(module) for module in modules]
+    if any(one is None for one in found):
+        x, seen = _Norm.apply(x, norm.weight, norm.variance_epsilon)  # type: ignore[no-untyped-call]
+        return (x, *(module(seen) for module in modules))
+    known = [one for one in found if one is not None]
+    tensors = [tensor for one in known for tensor in one[:4]]
+    scales = tuple(one.scale for one in known)
+    made: tuple[Tensor, ...] = _NormProject.apply(x, norm.weight, norm.variance_epsilon, scales, *tensors)  # type: ignore[no-untyped-call]
+    return made
+
+
 def gated_project(gate: Tensor, up: Tensor, module: nn.Module, residual: Tensor | None = None) -> Tensor:
     """`module(silu(gate) * up)`, plus a `residual`; the product, the widest thing a layer keeps, is made again
     in the backward pass."""
@@ -88,6 +104,29 @@ class _Project(torch.autograd.Function):
         needs = ctx.needs_input_grad
         dx, grads = _gradients(by, x, thin, _layers(ctx.scales, tensors), (needs[0], *needs[3:]))
         return (dx, by[0] if ctx.has_residual else None, None, *grads)
+
+
+class _NormProject(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, epsilon: float, scales: tuple[float, ...], *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        inverse = _inverse_rms(x, epsilon)
+        out, thin = _products(_normed(x, weight, inverse), None, _layers(scales, tensors))
+        ctx.save_for_backward(x, weight, inverse, thin, *tensors)
+        ctx.scales = scales
+        return (x, *out)
+
+    @staticmethod
+    def backward(ctx: Any, other: Tensor, *by: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, inverse, thin, *tensors = ctx.saved_tensors
+        of_norm, of_layers = ctx.needs_input_grad[:2], ctx.needs_input_grad[4:]
+        seen = _normed(x, weight, inverse)
+        by_seen, grads = _gradients(by, seen, thin, _layers(ctx.scales, tensors), (any(of_norm), *of_layers))
+        dx = dw = None
+        if by_seen is not None:
+            dx, dw = _norm_gradients(by_seen, other, x, weight, inverse, of_norm)
+        return (dx, dw, None, None, *grads)
 
 
 class _GatedProject(torch.autograd.Function):
@@ -195,44 +234,57 @@ def _split(thin: Tensor | None, layers: Sequence[Weights]) -> list[Tensor | None
 
 def rms_norm(x: Tensor, module: nn.Module) -> Tensor:
     """`module.weight * x / rms(x)` over the last dimension, in fp32 as transformers' RMSNorm does it."""
-    return fork_norm(x, module)[1]
-
-
-def fork_norm(x: Tensor, module: nn.Module) -> tuple[Tensor, Tensor]:
-    """`x` for its other use, and its norm; the gradients of both are added where the norm's is made."""
     made: tuple[Tensor, Tensor] = _Norm.apply(x, module.weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
-    return made
+    return made[1]
+
+
 
 
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        if x.is_contiguous() and take(x, weight):
-            out, scale = operations.norm(x, weight, epsilon)
-            ctx.save_for_backward(x, weight, scale)
-            return x, out
-        known = x.float() if x.dtype == torch.float64 else x  # transformers goes down to fp32 as well
-        size = torch.linalg.vector_norm(known, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = size.square_().mul_(1.0 / x.shape[-1]).add_(epsilon).rsqrt_()
-        ctx.save_for_backward(known, weight, scale)
-        exact = torch.promote_types(x.dtype, torch.float32)
-        return x, torch.mul(known, scale).to(exact).mul_(weight).to(x.dtype)
+        scale = _inverse_rms(x, epsilon)
+        ctx.save_for_backward(x, weight, scale)
+        return x, _normed(x, weight, scale)
 
     @staticmethod
     def backward(ctx: Any, other: Tensor | None, by: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
-        of_x, of_weight, _ = ctx.needs_input_grad
-        if scale.ndim == 1:  # the kernels'
-            dx, dw = operations.norm_backward(by, other, x, weight, scale, of_x=of_x, of_weight=of_weight)
-            return dx, None if dw is None else dw.to(weight.dtype), None
-        unit = x * scale  # fp32
-        dx = dw = None
-        if of_weight:
-            dw = (by * unit).flatten(0, -2).sum(0).to(weight.dtype)
-        if of_x:
-            g = torch.mul(by, weight.to(unit.dtype)).to(unit.dtype)
-            along = torch.linalg.vecdot(g, unit).unsqueeze(-1).mul_(-1.0 / x.shape[-1])
-            dx = g.addcmul_(unit, along).mul_(scale).to(by.dtype)
-            dx = dx if other is None else dx.add_(other)
-        return dx, dw, None
+        return (*_norm_gradients(by, other, x, weight, scale, ctx.needs_input_grad), None)
+
+
+def _inverse_rms(x: Tensor, epsilon: float) -> Tensor:
+    """1 / rms of each row `(..., 1)`, in fp32, to which transformers goes down from fp64 as well."""
+    if take(x):
+        return operations.inverse_rms(x, epsilon)
+    known = x.float() if x.dtype == torch.float64 else x
+    size = torch.linalg.vector_norm(known, dim=-1, keepdim=True, dtype=torch.float32)
+    return size.square_().mul_(1.0 / x.shape[-1]).add_(epsilon).rsqrt_()
+
+
+def _normed(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    if take(x, weight):
+        return operations.norm(x, weight, scale)
+    known = x.float() if x.dtype == torch.float64 else x
+    return torch.mul(known, scale).to(torch.promote_types(x.dtype, torch.float32)).mul_(weight).to(x.dtype)
+
+
+def _norm_gradients(
+    by: Tensor, other: Tensor | None, x: Tensor, weight: Tensor, scale: Tensor, needs: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of `x`, that of its `other` use added to it, and of the weight; `needs` says of each, whether."""
+    of_x, of_weight = needs[:2]
+    if take(by, x, weight):
+        dx, dw = operations.norm_backward(by, other, x, weight, scale, of_x=of_x, of_weight=of_weight)
+        return dx, None if dw is None else dw.to(weight.dtype)
+    unit = (x.float() if x.dtype == torch.float64 else x) * scale  # fp32
+    dx = dw = None
+    if of_weight:
+        dw = (by * unit).flatten(0, -2).sum(0).to(weight.dtype)
+    if of_x:
+        g = torch.mul(by, weight.to(unit.dtype)).to(unit.dtype)
+        along = torch.linalg.vecdot(g, unit).unsqueeze(-1).mul_(-1.0 / x.shape[-1])
+        dx = g.addcmul_(unit, along).mul_(scale).to(by.dtype)
+        dx = dx if other is None else dx.add_(other)
+    return dx, dw

@@ -19,7 +19,7 @@ from pathlib import Path
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 LARGE = 1 << 20
-COMPILED_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "4"}
+COMPILED_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "4"}
 """How many shapes of products oneDNN remembers, and torch's layer above it: 0.4 MB apiece.
 
 Who forgets one makes it again, in a millisecond; but what torch forgot, oneDNN still knows.

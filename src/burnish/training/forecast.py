@@ -23,7 +23,7 @@ from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
 
 GB = 1e9
-CHUNK_ROWS = 512
+CHUNK_ROWS = 256
 BLOCK_BYTES = 2**22
 MOMENTS = {
     Optimizer.ADAMW: 8,
