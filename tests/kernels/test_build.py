@@ -91,5 +91,7 @@ def test_torch_and_the_kernels_have_one_openmp() -> None:
         "import torch; from burnish.kernels.library import kernels; kernels(); torch.ones(9) + 1\n"
         "print(len({line.split()[-1] for line in open('/proc/self/maps') if 'libgomp' in line or 'libiomp' in line}))"
     )
-    said = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=True
+    )
     assert said.stdout.strip() == "1"

@@ -42,13 +42,13 @@ def test_norms_and_their_gradients_are_rounded_once(rows: int, width: int, seed:
     found = operations.norm_backward(by, other, x, weight, scale, of_x=True, of_weight=True)
     assert found[0] is not None
     assert found[1] is not None
-    size = dx.abs().max()  # what cancels is small beside what it is made of
-    torch.testing.assert_close(found[0].double(), dx + other.double(), rtol=1.01 * HALF_STEP, atol=1e-5 * float(1 + size))
+    near = {"rtol": 1.01 * HALF_STEP, "atol": 1e-5 * float(1 + dx.abs().max())}  # what cancels is small
+    torch.testing.assert_close(found[0].double(), dx + other.double(), **near)
     torch.testing.assert_close(found[1].double(), dw, rtol=1e-4, atol=1e-4)
     alone, none = operations.norm_backward(by, None, x, weight, scale, of_x=True, of_weight=False)
     assert alone is not None
     assert none is None
-    torch.testing.assert_close(alone.double(), dx, rtol=1.01 * HALF_STEP, atol=1e-5 * float(1 + size))
+    torch.testing.assert_close(alone.double(), dx, **near)
 
 
 @settings(max_examples=30, deadline=None)
@@ -86,7 +86,11 @@ def test_grading_is_the_sum_of_weighted_cross_entropies(
     row_of = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     exact = logits.double().requires_grad_()
     expected = F.cross_entropy(exact[row_of], targets, reduction="none")
-    (slope,) = torch.autograd.grad(expected @ weights.double(), exact) if len(targets) else (torch.zeros_like(exact),)
+    (slope,) = (
+        torch.autograd.grad(expected @ weights.double(), exact)
+        if len(targets)
+        else (torch.zeros_like(exact),)
+    )
     kept = logits.clone()
     nll = operations.grade(kept, starts, targets, weights, keep=False)
     torch.testing.assert_close(nll.double(), expected.detach(), rtol=1e-6, atol=1e-5)

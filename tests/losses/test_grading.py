@@ -64,13 +64,10 @@ def test_plain_is_one_target_of_weight_one_for_every_row(
     assert grading(row_of, weights, **keys).plain is plain
 
 
-def test_chunks_are_of_one_size_but_for_the_last_and_twice_that_where_the_head_is_summed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_chunks_are_of_one_size_but_for_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_entropy, "CHUNK", {"cpu": 3, "cuda": 5})
     assert chunks(torch.zeros(7, 1)) == [(0, 3), (3, 6), (6, 7)]
     assert chunks(torch.zeros(6, 1)) == [(0, 3), (3, 6)]
-    assert chunks(torch.zeros(7, 1), summing=True) == [(0, 6), (6, 7)]
     assert chunks(torch.zeros(0, 1)) == []
     assert chunks(torch.zeros(6, 1, device="meta")) == [(0, 5), (5, 6)]
 

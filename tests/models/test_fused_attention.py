@@ -41,7 +41,9 @@ def rows(lengths: list[int], common: int, seed: int = 0) -> list[Example]:
 class Case:
     """Random queries, keys, values and gradient for a pack, and what each way makes of them."""
 
-    def __init__(self, pack: Pack, heads: tuple[int, int], depth: int, *, rotated: bool, seed: int = 0) -> None:
+    def __init__(
+        self, pack: Pack, heads: tuple[int, int], depth: int, *, rotated: bool, seed: int = 0
+    ) -> None:
         torch.manual_seed(seed)
         self.layout, self.length, self.depth = Layout.of(pack), len(pack), depth
         self.given = [torch.randn(self.length, n, depth).to(BF16) for n in (heads[0], heads[1], heads[1])]
@@ -97,7 +99,10 @@ def no_worse(case: Case, window: int | None, *, only_needed: bool = False) -> No
     fused = error(case.fused(window, only_needed=only_needed), exact)
     kept = error(case.kept(window, only_needed=only_needed), exact)
     assert fused[0] <= 1.1 * kept[0] + 1e-4
-    assert all(one <= max(ROUNDED, 1.1 * other) for one, other in zip(fused, kept, strict=True)), (fused, kept)
+    assert all(one <= max(ROUNDED, 1.1 * other) for one, other in zip(fused, kept, strict=True)), (
+        fused,
+        kept,
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -149,16 +154,16 @@ def test_a_document_does_not_see_its_neighbour() -> None:
     case = Case(build_pack(rows([75, 130], 1)), (4, 2), 64, rotated=True)
     before = case.fused(None)
     second = case.layout.runs[1].start
-    for given in (*case.given, case.by):
-        given[:second] = 3 * torch.randn_like(given[:second])
+    for tensor in (*case.given, case.by):
+        tensor[:second] = 3 * torch.randn_like(tensor[:second])
     for one, other in zip(before, case.fused(None), strict=True):
         assert one[second:].equal(other[second:])
         assert not one[:second].equal(other[:second])
 
 
 def test_the_number_of_threads_changes_no_bit() -> None:
-    case, before = Case(share(rows([75, 130, 20, 260], 90)), (4, 2), 64, rotated=True), torch.get_num_threads()
-    found = []
+    case = Case(share(rows([75, 130, 20, 260], 90)), (4, 2), 64, rotated=True)
+    before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)

@@ -12,11 +12,12 @@ import torch
 
 from burnish.data import pack as packs
 from burnish.errors import UsageError
+from burnish.kernels import library, operations
 from burnish.models import kept_attention
 from burnish.models.forward import Forward
 from burnish.recipe.load import load_recipe
 from burnish.training import oracle, session
-from burnish.training.oracle import FLAT, HEAD, consult, settle
+from burnish.training.oracle import FLAT, HEAD, KERNELS, consult, settle
 from burnish.training.run import prepare
 from burnish.training.session import Session
 
@@ -121,6 +122,30 @@ def test_a_forward_of_ours_that_errs_is_given_up_for_transformers_modules(
     monkeypatch.setattr(Forward, "hidden", bent)
     assert consult(subject).culprit == FLAT
     assert settle(subject).ok and not subject.forward.flat and subject.forward.head is not None
+
+
+@pytest.mark.skipif(library.kernels() is None, reason=f"no kernels here: {library.why_none()}")
+@pytest.mark.parametrize("name", ["attention", "attention_backward", "grade"])
+def test_kernels_that_err_are_given_up_for_torchs_operations(
+    model_directory: Callable[..., Path], data_file: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    model = model_directory("wide")  # heads of 16 numbers
+    subject = opened(model, data_file, dtype="bfloat16")
+    honest = getattr(operations, name)
+
+    def bent(*given: Any, **options: Any) -> Any:
+        made = honest(*given, **options)
+        if name == "grade":
+            given[0].mul_(1.1)
+            return made
+        return (1.5 * made[0], made[1], *(1.5 * x for x in made[2:]))
+
+    monkeypatch.setattr(operations, name, bent)
+    monkeypatch.setattr(library, "_off", [])
+    assert consult(subject).culprit == KERNELS
+    assert library.why_none() is None
+    assert settle(subject).ok
+    assert "not the model's own" in str(library.why_none())
 
 
 def test_the_difference_of_gradients_is_that_of_one_long_vector() -> None:

@@ -66,6 +66,7 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     cpu = facts["cpu"]
     yield "processor", f"{cpu['name']}, {cpu['cores']} cores, {cpu['threads']} threads"
     yield "native bfloat16", cpu["bfloat16"] or "none on the CPU"
+    yield "bfloat16 kernels", cpu["kernels"] or "not known"
     for device in facts["devices"]:
         speed = ", ".join(f"{name} {value:,.0f} GFLOP/s" for name, value in device["gflops"].items())
         memory = f", {device['memory_gib']} GiB" if "memory_gib" in device else ""

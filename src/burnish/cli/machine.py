@@ -68,7 +68,17 @@ def cpu(torch: ModuleType | None) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads() if torch else None,
         "bfloat16": native[0] if native else None,
+        "kernels": _kernels(torch),
     }
+
+
+def _kernels(torch: ModuleType | None) -> str | None:
+    """Whether burnish's own kernels are used on this processor, or why not."""
+    if torch is None:
+        return None
+    from burnish.kernels.library import why_none  # imports torch, which may be missing
+
+    return why_none() or "compiled"
 
 
 def memory() -> dict[str, float | None]:

@@ -54,6 +54,6 @@ def _verify(run: Path, output: Output) -> None:
     for difference in found.differences[:20]:
         output.say(f"  {difference}")
     output.say(
-        "  the same machine, versions and number of threads give the same bits; environment.json has the run's"
+        "  the same machine, versions, threads and kernels give the same bits; environment.json has the run's"
     )
     raise typer.Exit(1)

@@ -1,6 +1,6 @@
 """The C sources compiled by the machine's own gcc, once: in the background, while torch is being imported.
 
-$BURNISH_CACHE (default ~/.cache/burnish)/kernels/KEY.so, KEY being a hash of the sources and of all that compiles them.
+$BURNISH_CACHE (default ~/.cache/burnish)/kernels/KEY.so, KEY being a hash of the sources and of what compiles them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ HERE = Path(__file__).parent
 SOURCES = ("attention.c", "rows.c")
 NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
 """What the processor must have, as Linux spells it."""
-FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-fopenmp", "-mfma", "-Wl,--as-needed") + tuple(
-    f"-m{flag.replace('_', '')}" for flag in NEEDED
+FLAGS = (
+    *("-O3", "-std=c11", "-fPIC", "-shared", "-fopenmp", "-mfma", "-Wl,--as-needed"),
+    *(f"-m{flag.replace('_', '')}" for flag in NEEDED),
 )
-
-
 COMPILE = 'made=$1 path=$2; shift 2; "$@" -o "$made" && mv "$made" "$path"'
 """Whole or not at all, whether or not this process waits for it: another may be making the same."""
 
@@ -85,21 +84,23 @@ def _why_not() -> str | None:
         return "BURNISH_KERNELS=off"
     facts = Path("/proc/cpuinfo")
     if platform.machine() != "x86_64" or not facts.exists():
-        return f"they are written for x86-64 on Linux, and this is {platform.system()} on {platform.machine()}"
+        return (
+            f"they are written for x86-64 on Linux, and this is {platform.system()} on {platform.machine()}"
+        )
     flags = next((line for line in facts.read_text().splitlines() if line.startswith("flags")), "").split()
     lacks = [flag for flag in NEEDED if flag not in flags]
     return f"the processor lacks {', '.join(lacks)}" if lacks else None
 
 
 def _openmp_of_torch() -> list[str]:
-    """torch's own OpenMP library, where it has one: a second one would bring threads of its own, which wait by spinning."""
+    """torch's own OpenMP library, where it has one: a second one would bring more threads, which wait by spinning."""
     spec = importlib.util.find_spec("torch")
     places = [] if spec is None else [Path(place) for place in spec.submodule_search_locations or ()]
     return [str(found) for place in places for found in sorted((place / "lib").glob("libgomp*.so*"))[:1]]
 
 
 def _key(compiler: str, libraries: list[str]) -> str:
-    known = os.stat(compiler)
+    known = Path(compiler).stat()
     digest = hashlib.sha256(f"{known.st_size} {known.st_mtime_ns} {FLAGS} {libraries}".encode())
     for name in ("lanes.h", *SOURCES):
         digest.update((HERE / name).read_bytes())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ctypes import c_float, c_int, c_int64, c_void_p
 from functools import lru_cache
 
@@ -43,16 +45,37 @@ def kernels() -> ctypes.CDLL | None:
     return library
 
 
+_off: list[str] = []
+
+
+def switch_off(why: str) -> None:
+    """Leave all to torch's operations from here on."""
+    _off.append(why)
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Within the block all is left to torch's operations."""
+    switch_off("switched off")
+    try:
+        yield
+    finally:
+        _off.pop()
+
+
 def why_none() -> str | None:
-    """Why there are no kernels here, in words; None if there are."""
+    """Why no kernels are used here, in words; None if they are."""
+    if _off:
+        return _off[0]
     return None if kernels() is not None else begin().why_not
 
 
 def take(*tensors: Tensor) -> bool:
     """Whether there are kernels and they take these: bf16, on the CPU, plain tensors."""
-    return all(
+    fit = all(
         tensor.dtype == torch.bfloat16
         and tensor.device.type == "cpu"
         and type(tensor) in (Tensor, nn.Parameter)
         for tensor in tensors
-    ) and (kernels() is not None)
+    )
+    return fit and not _off and kernels() is not None

@@ -97,14 +97,16 @@ def norm_backward(
 
 
 def gate(gate: Tensor, up: Tensor) -> Tensor:
-    """`silu(gate) * up`, both contiguous."""
+    """`silu(gate) * up`."""
+    gate, up = gate.contiguous(), up.contiguous()
     out = torch.empty_like(gate)
     _ask("gate_forward", gate.data_ptr(), up.data_ptr(), gate.numel(), out.data_ptr())
     return out
 
 
 def gate_backward(by: Tensor, gate: Tensor, up: Tensor, *, over: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of gate and up, written over `over` and `by`; all contiguous."""
+    """The gradients of gate and up, written over `over` and `by`, which are contiguous."""
+    gate, up = gate.contiguous(), up.contiguous()
     _ask(
         "gate_backward", by.data_ptr(), gate.data_ptr(), up.data_ptr(), by.numel(), over.data_ptr(), by.data_ptr()
     )  # fmt: skip

@@ -233,7 +233,7 @@ def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _slices(weight: Tensor) -> list[tuple[int, int]]:
-    """The rows of a head `(V, H)` whose gradient is made at once: on a CPU a few MiB of it, added up from its cache."""
+    """The rows of a head `(V, H)` whose gradient is made at once: on a CPU a few MiB, added up from its cache."""
     size = len(weight) if weight.device.type != "cpu" else max(1, HEAD_NUMBERS // weight.shape[1])
     return [(begin, min(begin + size, len(weight))) for begin in range(0, len(weight), size)]
 
@@ -316,10 +316,16 @@ def grade_logits(logits: Tensor, grading: Grading, rule: LogitRule, *, keep: boo
     if logits.device.type != "cpu":
         scratch = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
         return _grade_block(logits, scratch, grading, rule, keep=keep)
-    if rule == PLAIN and not grading.label_smoothing and not grading.z_loss and take(logits):
+    if (
+        rule == PLAIN
+        and not grading.label_smoothing
+        and not grading.z_loss
+        and logits.is_contiguous()
+        and take(logits)
+    ):
         starts, weights = torch.tensor(grading.starts), grading.weights.float()
-        nll = operations.grade(logits, starts, grading.targets, weights, keep=keep)
-        return weighted_sum(nll, weights), nll
+        surprise = operations.grade(logits, starts, grading.targets, weights, keep=keep)
+        return weighted_sum(surprise, weights), surprise
     size = min(len(logits), max(1, BLOCK_LOGITS // logits.shape[1]))
     exact = torch.promote_types(logits.dtype, torch.float32)
     scratch = workspace("block", torch.Size([size, logits.shape[1]]), logits, dtype=exact)

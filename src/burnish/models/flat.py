@@ -149,6 +149,7 @@ def _layer(
     """One decoder layer; with `kept`, only those rows come out."""
     attention, mlp = layer.self_attn, layer.mlp
     inner = [attention.q_proj, attention.k_proj, attention.v_proj]
+    heads: Sequence[Tensor]
     if family.norms_after:
         heads = project(x, inner)
     else:

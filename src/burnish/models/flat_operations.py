@@ -109,7 +109,12 @@ class _Project(torch.autograd.Function):
 class _NormProject(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, epsilon: float, scales: tuple[float, ...], *tensors: Tensor | None
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        epsilon: float,
+        scales: tuple[float, ...],
+        *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:
         inverse = _inverse_rms(x, epsilon)
         out, thin = _products(_normed(x, weight, inverse), None, _layers(scales, tensors))
@@ -142,17 +147,17 @@ class _GatedProject(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
         gate, up, thin, *tensors = ctx.saved_tensors
-        fused = take(gate, up)
-        opened = None if fused else F.silu(gate)
+        opened = None if take(gate, up) else F.silu(gate)
         x = operations.gate(gate, up) if opened is None else opened * up
         needs = (any(ctx.needs_input_grad[:2]), *ctx.needs_input_grad[4:])
         dx, grads = _gradients((by,), x, thin, _layers((ctx.scale,), tensors), needs)
         by_gate = by_up = None
-        if dx is not None and opened is None:
-            by_gate, by_up = operations.gate_backward(dx, gate, up, over=x)
-        elif dx is not None:
-            by_gate = torch.ops.aten.silu_backward(torch.mul(dx, up, out=x), gate)
-            by_up = opened.mul_(dx)
+        if dx is not None:
+            if opened is None:
+                by_gate, by_up = operations.gate_backward(dx, gate, up, over=x)
+            else:
+                by_gate = torch.ops.aten.silu_backward(torch.mul(dx, up, out=x), gate)
+                by_up = opened.mul_(dx)
         return (by_gate, by_up, by if ctx.has_residual else None, None, *grads)
 
 
@@ -238,8 +243,6 @@ def rms_norm(x: Tensor, module: nn.Module) -> Tensor:
     return made[1]
 
 
-
-
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -259,7 +262,7 @@ def _inverse_rms(x: Tensor, epsilon: float) -> Tensor:
     if take(x):
         return operations.inverse_rms(x, epsilon)
     known = x.float() if x.dtype == torch.float64 else x
-    size = torch.linalg.vector_norm(known, dim=-1, keepdim=True, dtype=torch.float32)
+    size: Tensor = torch.linalg.vector_norm(known, dim=-1, keepdim=True, dtype=torch.float32)
     return size.square_().mul_(1.0 / x.shape[-1]).add_(epsilon).rsqrt_()
 
 
@@ -267,7 +270,8 @@ def _normed(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     if take(x, weight):
         return operations.norm(x, weight, scale)
     known = x.float() if x.dtype == torch.float64 else x
-    return torch.mul(known, scale).to(torch.promote_types(x.dtype, torch.float32)).mul_(weight).to(x.dtype)
+    out: Tensor = torch.mul(known, scale).to(torch.promote_types(x.dtype, torch.float32)).mul_(weight)
+    return out.to(x.dtype)
 
 
 def _norm_gradients(

@@ -72,20 +72,27 @@ def give_back_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def prepare_process() -> dict[str, bool | int]:
+def prepare_process() -> dict[str, bool | int | str]:
     """Set the process up for training, once; returns what was set, for the log.
 
-    `BURNISH_DENORMALS=keep` leaves denormal floats as they are.
+    `BURNISH_DENORMALS=keep` leaves denormal floats as they are, `BURNISH_KERNELS=off` leaves the CPU kernels out.
     """
     kept = keep_freed_memory()
     for store, shapes in COMPILED_SHAPES.items():
         os.environ.setdefault(store, shapes)
     import torch  # after the allocator is set, which is the point of this function
 
+    from burnish.kernels.library import why_none
+
     flush = os.environ.get("BURNISH_DENORMALS") != "keep"
     if flush:
         flush = torch.set_flush_denormal(True)
-    return {"keeps_freed_memory": kept, "flushes_denormals": flush, "threads": torch.get_num_threads()}
+    return {
+        "keeps_freed_memory": kept,
+        "flushes_denormals": flush,
+        "threads": torch.get_num_threads(),
+        "kernels": why_none() or "bf16, compiled here",
+    }
 
 
 def device_memory() -> int:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from burnish.data.pack import Pack, pack_all
 from burnish.errors import UsageError
+from burnish.kernels.library import switch_off, why_none, without_kernels
 from burnish.models.forward import Forward, pack_attention
 from burnish.models.generate import without_dropout
 from burnish.models.quantized import compute_in_fp32
@@ -117,12 +118,15 @@ def settle(session: Session) -> Verdict:
     """
     verdict = consult(session)
     forward = session.forward
-    if verdict.culprit in (FLAT, HEAD):
+    if verdict.culprit in (KERNELS, FLAT, HEAD):
         why = f"it is not the model's own: {verdict}"
-        forward.flat = False
+        if verdict.culprit == KERNELS:
+            switch_off(why)
+        else:
+            forward.flat = False
         if verdict.culprit == FLAT:
             forward.why_not_flat = why
-        else:
+        elif verdict.culprit == HEAD:
             forward.head, forward.why_no_head = None, why
         verdict = consult(session)
     if not verdict.ok:
@@ -138,10 +142,12 @@ def _refusal(verdict: Verdict) -> UsageError:
     )
 
 
+KERNELS = "the CPU kernels"
 FLAT = "our own forward"
 HEAD = "grading the head without its logits"
 _REMEDIES = {
     "sharing prefixes": "share_prefixes=false",
+    KERNELS: "BURNISH_KERNELS=off in the environment",
     "torch.compile": "compile=false",
 }
 
@@ -271,6 +277,11 @@ def _culprits(
             continue
 
 
+def _without_kernels(session: Session, examples: Sequence[Example]) -> float:
+    with without_kernels():
+        return _fast(session, examples)
+
+
 def _without(session: Session, examples: Sequence[Example]) -> Iterator[tuple[str, Callable[[], float]]]:
     forward = session.forward
 
@@ -285,6 +296,8 @@ def _without(session: Session, examples: Sequence[Example]) -> Iterator[tuple[st
             session, examples, packs=pack_all(examples, max_tokens=longest * len(examples)), forward=forward
         ),
     )
+    if why_none() is None:
+        yield KERNELS, lambda: _without_kernels(session, examples)
     if forward.flat:
         yield FLAT, lambda: _fast(session, examples, forward=plain(flat=False))
     if forward.backbone is not None:

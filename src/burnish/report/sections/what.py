@@ -123,6 +123,7 @@ def machine(runs: Sequence[Run]) -> Html:
         ("device", "device"),
         ("processes", "world_size"),
         ("threads", "threads"),
+        ("CPU kernels", "kernels"),
         ("system", "platform"),
         *((name, name) for name in ("python", "burnish", "torch", "transformers", "peft", "tokenizers")),
     )
