@@ -22,7 +22,6 @@ from burnish.parallel.runtime import prepare_process
 prepare_process()
 
 import torch  # noqa: E402  # the allocator is set before torch is imported
-import torch.nn.functional as F  # noqa: E402
 from torch import Tensor  # noqa: E402
 from workloads import recipe_keys  # noqa: E402
 
