@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 
 import burnish
 from burnish.errors import DataError, Diverged, UsageError
+from burnish.kernels import library
 from burnish.recipe.load import load_recipe
-from burnish.training.events import Event, Stepped
+from burnish.training.events import Event, Ready, Stepped
 from burnish.training.run import prepare, resume, train
 from burnish.training.session import Session
 from burnish.training.step import evaluate, take_step
@@ -349,3 +350,20 @@ def test_checkpointing_computes_each_layer_again_in_the_backward_pass_after_an_e
         take_step(session)
         calls.append(len(found))
     assert calls[0] == 2 * calls[1] > 0
+
+
+def test_a_run_says_that_it_goes_without_the_cpu_kernels(
+    model_directory: ModelDirectory, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "_off", ["a test"])
+    said: list[Event] = []
+    for dtype in ("bfloat16", "float32"):
+        asked = recipe(
+            model_directory("llama"), data_file, tmp_path, dtype=dtype, max_steps=1, run_name=dtype
+        )
+        train(asked, show=said.append)
+    in_bf16, in_fp32 = (event for event in said if isinstance(event, Ready))
+    note = "the CPU kernels are not used, a step takes longer: a test"
+    assert note in in_bf16.notes
+    assert note not in in_fp32.notes
+    assert json.loads((tmp_path / "bfloat16" / "environment.json").read_text())["kernels"] == "a test"

@@ -23,11 +23,13 @@ from burnish.adapters.save import has_adapter, has_bottleneck, merged, save_adap
 from burnish.checkpoint.files import load_checkpoint, place_of, sweep
 from burnish.checkpoint.space import require_room
 from burnish.errors import UsageError
+from burnish.kernels.library import why_none
 from burnish.models.load import count_parameters, save_model
 from burnish.models.rope import write_record
 from burnish.parallel.launch import launched
 from burnish.parallel.ranks import ALONE, Ranks
 from burnish.parallel.runtime import prepare_process
+from burnish.recipe.choices import DType
 from burnish.recipe.describe import resolved_yaml
 from burnish.recipe.drift import refuse_drift
 from burnish.recipe.load import LoadedRecipe, fit_to_size, load_recipe
@@ -276,6 +278,8 @@ def _events(session: Session, run: RunDirectory, notes: list[str]) -> Iterator[E
         notes = [*notes, f"documents are computed one by one: {session.why_unpacked}"]
     if session.footprint is not None:
         notes = [*notes, str(session.footprint)]
+    if (slower := _why_slower(session)) is not None:
+        notes = [*notes, slower]
     notes = [*notes, *session.trainable.notes, *session.notes]
     yield Ready(
         run=run.path,
@@ -290,6 +294,13 @@ def _events(session: Session, run: RunDirectory, notes: list[str]) -> Iterator[E
     )
     with interruptible() as interrupted:
         yield from training_loop(session, run, interrupted=interrupted)
+
+
+def _why_slower(session: Session) -> str | None:
+    """That a CPU's kernels are not used, where they would be."""
+    on_cpu, in_bf16 = session.forward.device.type == "cpu", session.recipe.dtype == DType.BFLOAT16
+    why = why_none() if on_cpu and in_bf16 else None
+    return why and f"the CPU kernels are not used, a step takes longer: {why}"
 
 
 def _require_room(session: Session, run: RunDirectory) -> None:
