@@ -92,8 +92,8 @@ def memory_of(
     layers = pack_tokens * (kept * anatomy.layers + (per_layer if again else 0))
     rows = min(CHUNK_ROWS, pack_tokens)
     table = anatomy.vocabulary * anatomy.hidden
-    # A step of several packs sums a trained head's gradient in fp32 beside the chunk's own, and rounds it once.
-    head = table * (4 + 2 * width) if recipe.adapter == Adapter.FULL else 0
+    # A chunk's part of a trained head's gradient, on its way to the sum; a CPU makes it a slice at a time.
+    head = table * width if recipe.adapter == Adapter.FULL else 0
     return Memory(
         weights=_weights(recipe, anatomy),
         masters=trained * 4.0 if width == 2 else 0.0,
