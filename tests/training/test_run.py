@@ -358,9 +358,7 @@ def test_a_run_says_that_it_goes_without_the_cpu_kernels(
     monkeypatch.setattr(library, "_off", ["a test"])
     said: list[Event] = []
     for dtype in ("bfloat16", "float32"):
-        asked = recipe(
-            model_directory("llama"), data_file, tmp_path, dtype=dtype, max_steps=1, run_name=dtype
-        )
+        asked = recipe(model_directory("llama"), data_file, tmp_path, dtype=dtype, run_name=dtype)
         train(asked, show=said.append)
     in_bf16, in_fp32 = (event for event in said if isinstance(event, Ready))
     note = "the CPU kernels are not used, a step takes longer: a test"
