@@ -23,7 +23,7 @@ FLOORS = (  # from the roof down; folders of one floor do not import each other
     {"data"},
     {"chat"},
     {"recipe"},
-    {"errors", "types"},
+    {"cache", "errors", "types"},
 )
 HEIGHT = {folder: height for height, folders in enumerate(reversed(FLOORS)) for folder in folders}
 

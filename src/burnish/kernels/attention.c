@@ -47,7 +47,7 @@ typedef struct {
 } Turn;
 
 typedef struct {
-    size tokens, heads, kv_heads, depth, runs, window, threads;
+    size tokens, heads, kv_heads, depth, runs, window;
     float scale;
     const Run *run;
     const size *span; /* pairs of start and end */
@@ -55,7 +55,7 @@ typedef struct {
 
 /* C (m, 16 n) += or = A (m, 2 k) B (2 k, 16 n): A's pair p of row i at A[i * row + p * pair], B's pairs p at B[p * b]. */
 ALWAYS void tile(const int m, const int n, size k, const uint32_t *A, size row, size pair, const uint32_t *B, size b,
-                 float *C, size c, const int add) {
+                 float *C, size c, int add) {
     __m512 sum[ROWS][4];
 #pragma GCC unroll 6
     for (int i = 0; i < m; i++)
@@ -88,27 +88,14 @@ ALWAYS void tile(const int m, const int n, size k, const uint32_t *A, size row, 
     }
 
 static __attribute__((noinline)) void tiles(int m, int n, size k, const uint32_t *A, size row, size pair,
-                                            const uint32_t *B, size b, float *C, size c, int add_) {
-    if (add_) {
-        const int add = 1;
-        switch (m) {
-            case 6: TILES(6); break;
-            case 5: TILES(5); break;
-            case 4: TILES(4); break;
-            case 3: TILES(3); break;
-            case 2: TILES(2); break;
-            default: TILES(1);
-        }
-    } else {
-        const int add = 0;
-        switch (m) {
-            case 6: TILES(6); break;
-            case 5: TILES(5); break;
-            case 4: TILES(4); break;
-            case 3: TILES(3); break;
-            case 2: TILES(2); break;
-            default: TILES(1);
-        }
+                                            const uint32_t *B, size b, float *C, size c, int add) {
+    switch (m) {
+        case 6: TILES(6); break;
+        case 5: TILES(5); break;
+        case 4: TILES(4); break;
+        case 3: TILES(3); break;
+        case 2: TILES(2); break;
+        default: TILES(1);
     }
 }
 
@@ -189,15 +176,13 @@ static void copy_tokens(const Pack *pack, Heads from, Turn turn, size head, size
 
 /* ---- which columns a query sees ---- */
 
-ALWAYS size span_of(const Pack *pack, const Run *run, size number, Span *span) {
+/* The span of this number: an ancestor's, or at last the run's own. */
+ALWAYS Span span_of(const Pack *pack, const Run *run, size number) {
+    const size *ends = pack->span + 2 * run->spans;
     size position = 0;
-    for (size i = 0; i < run->count; i++) {
-        const size *ends = pack->span + 2 * (run->spans + i);
-        if (i == number) *span = (Span){ends[0], ends[1], position};
-        position += ends[1] - ends[0];
-    }
-    if (number == run->count) *span = (Span){run->start, run->end, position};
-    return position; /* of the run's own first token */
+    for (size i = 0; i < number; i++) position += ends[2 * i + 1] - ends[2 * i];
+    if (number == run->count) return (Span){run->start, run->end, position};
+    return (Span){ends[2 * number], ends[2 * number + 1], position};
 }
 
 /* The tokens of a span that a query at this position sees. */
@@ -207,14 +192,46 @@ ALWAYS Row seen(const Pack *pack, const Span *span, size position) {
     return (Row){span->start + most(low, 0), span->start + least(high, span->end - span->start)};
 }
 
-/* For the queries [from, from + count) of a run, the columns they see of the block of keys that begins at `keys`. */
-ALWAYS void look(const Pack *pack, const Run *run, const Span *span, size own, size from, size first, size stop,
-                 size count, size keys, size columns, Row *rows) {
+/* Queries of a run that are computed together: rows [from, stop), of which those before `first` are not asked for. */
+typedef struct {
+    const Run *run;
+    size kv_head, from, first, stop;
+    size own; /* the position of the run's own first token */
+} Block;
+
+static Block *blocks_of(const Pack *pack, size *found) {
+    size count = 0, at = 0;
+    for (size r = 0; r < pack->runs; r++)
+        count += round_up(pack->run[r].stop - even_below(pack->run[r].first), QUERIES) / QUERIES * pack->kv_heads;
+    Block *blocks = malloc((count + 1) * sizeof(Block));
+    if (!blocks) return NULL;
+    for (size r = 0; r < pack->runs; r++) {
+        const Run *run = pack->run + r;
+        if (run->first == run->stop) continue;
+        size own = span_of(pack, run, run->count).position;
+        for (size from = even_below(run->first); from < run->stop; from += QUERIES)
+            for (size h = 0; h < pack->kv_heads; h++)
+                blocks[at++] = (Block){run, h, from, most(from, run->first), least(from + QUERIES, run->stop), own};
+    }
+    *found = at;
+    return blocks;
+}
+
+/* The tokens of the run's span of this number that any query of the block sees, from an even one on. */
+ALWAYS Row reach_of(const Pack *pack, const Block *block, size number, Span *span) {
+    size from = block->own + block->first - block->run->start, to = block->own + block->stop - 1 - block->run->start;
+    *span = span_of(pack, block->run, number);
+    return (Row){even_below(seen(pack, span, from).low), seen(pack, span, to).high};
+}
+
+/* For each of the block's first `count` queries, the columns it sees of the keys that begin at `keys`. */
+ALWAYS void look(const Pack *pack, const Block *block, const Span *span, size count, size keys, size columns,
+                 Row *rows) {
     for (size i = 0; i < count; i++) {
-        size t = from + i;
+        size t = block->from + i;
         Row row = {0, 0};
-        if (t >= first && t < stop) {
-            row = seen(pack, span, own + t - run->start);
+        if (t >= block->first && t < block->stop) {
+            row = seen(pack, span, block->own + t - block->run->start);
             row.low = least(most(row.low - keys, 0), columns), row.high = least(most(row.high - keys, 0), columns);
         }
         rows[i] = row.low < row.high ? row : (Row){0, 0};
@@ -265,49 +282,21 @@ ALWAYS void share_out(Ahead *at, size i, size wide, size depth, float scale) {
     at->total[i] += _mm512_reduce_add_ps(total);
 }
 
-typedef struct {
-    size run, from, kv_head;
-} Block;
-
-static Block *blocks_of(const Pack *pack, size *found) {
-    size count = 0;
-    for (size r = 0; r < pack->runs; r++) {
-        const Run *run = pack->run + r;
-        for (size from = even_below(run->first); from < run->stop; from += QUERIES) count += pack->kv_heads;
-    }
-    Block *blocks = malloc((count + 1) * sizeof(Block));
-    *found = count;
-    if (!blocks) return NULL;
-    size at = 0;
-    for (size r = 0; r < pack->runs; r++) {
-        const Run *run = pack->run + r;
-        for (size from = even_below(run->first); from < run->stop && run->first < run->stop; from += QUERIES)
-            for (size h = 0; h < pack->kv_heads; h++) blocks[at++] = (Block){r, from, h};
-    }
-    *found = at;
-    return blocks;
-}
-
-static void attend_block(const Pack *pack, Block block, size head, const bf16 *q, const uint32_t *k_across,
+static void attend_block(const Pack *pack, const Block *block, size head, const bf16 *q, const uint32_t *k_across,
                          const uint32_t *v_pairs, size stride, Ahead *at, bf16 *out, float *sums) {
-    const Run *run = pack->run + block.run;
-    size depth = pack->depth, stop = least(block.from + QUERIES, run->stop), first = most(block.from, run->first);
-    size count = stop - block.from;
+    size depth = pack->depth, count = block->stop - block->from;
     for (size i = 0; i < count; i++) at->top[i] = -INFINITY, at->total[i] = 0.0f;
     memset(at->out, 0, count * depth * sizeof(float));
     Span span;
-    size own = span_of(pack, run, run->count, &span);
-    for (size number = 0; number <= run->count; number++) {
-        span_of(pack, run, number, &span);
-        size low = even_below(seen(pack, &span, own + first - run->start).low);
-        size high = seen(pack, &span, own + stop - 1 - run->start).high;
-        for (size keys = low; keys < high; keys += KEYS) {
-            size columns = least(KEYS, high - keys);
-            look(pack, run, &span, own, block.from, first, stop, count, keys, columns, at->rows);
+    for (size number = 0; number <= block->run->count; number++) {
+        Row reach = reach_of(pack, block, number, &span);
+        for (size keys = reach.low; keys < reach.high; keys += KEYS) {
+            size columns = least(KEYS, reach.high - keys);
+            look(pack, block, &span, count, keys, columns, at->rows);
             for (size i = 0; i < count; i += ROWS) {
                 size m = least(ROWS, count - i), wide = widest(at->rows + i, m);
                 if (!wide) continue;
-                const uint32_t *rows = (const uint32_t *)(q + (block.from + i) * depth);
+                const uint32_t *rows = (const uint32_t *)(q + (block->from + i) * depth);
                 multiply(m, wide, depth / 2, rows, depth / 2, 1, k_across + keys, stride, at->scores[i], WIDE, 0);
                 for (size j = i; j < i + m; j++)
                     share_out(at, j, wide, depth, pack->scale * LOG2_E);
@@ -316,8 +305,8 @@ static void attend_block(const Pack *pack, Block block, size head, const bf16 *q
             }
         }
     }
-    for (size i = first - block.from; i < count; i++) {
-        size t = block.from + i;
+    for (size i = block->first - block->from; i < count; i++) {
+        size t = block->from + i;
         bf16 *to = out + (t * pack->heads + head) * depth;
         __m512 by = _mm512_set1_ps(1.0f / at->total[i]);
         for (size d = 0; d < depth; d += LANES) store_bf16(to + d, _mm512_mul_ps(_mm512_loadu_ps(at->out + i * depth + d), by));
@@ -333,7 +322,7 @@ int attention_forward(const bf16 *q, size q_token, size q_head, const bf16 *k, s
                       size v_token, size v_head, const bf16 *cos, const bf16 *sin, const size *runs, size run_count,
                       const size *spans, size tokens, size heads, size kv_heads, size depth, float scale, size window,
                       bf16 *out, float *sums, size threads) {
-    Pack pack = {tokens, heads, kv_heads, depth, run_count, window, threads, scale, (const Run *)runs, spans};
+    Pack pack = {tokens, heads, kv_heads, depth, run_count, window, scale, (const Run *)runs, spans};
     Turn turn = {cos, sin}, none = {NULL, NULL};
     size group = heads / kv_heads, stride = stride_of(tokens), half = round_up(tokens + WIDE, 2) / 2, blocks = 0;
     bf16 *rows = malloc(heads * tokens * depth * sizeof(bf16));
@@ -362,7 +351,7 @@ int attention_forward(const bf16 *q, size q_token, size q_head, const bf16 *k, s
             for (size b = 0; b < blocks; b++)
                 for (size g = 0; g < group; g++) {
                     size kv = block[b].kv_head, head = kv * group + g;
-                    attend_block(&pack, block[b], head, rows + head * tokens * depth,
+                    attend_block(&pack, block + b, head, rows + head * tokens * depth,
                                  across + kv * (depth / 2) * stride, pairs + kv * half * depth, stride,
                                  at + omp_get_thread_num(), out, sums);
                 }
@@ -431,32 +420,27 @@ ALWAYS void slope_out(const Pack *pack, Back *at, const Given *given, size from,
 }
 
 /* One block's gradient of its queries into `by_query`; of the keys and values that it sees added to by_key, by_value. */
-static void return_block(const Pack *pack, Block block, const Given *given, size stride, int add, Back *at,
+static void return_block(const Pack *pack, const Block *block, const Given *given, size stride, int add, Back *at,
                          float *by_key, float *by_value) {
-    const Run *run = pack->run + block.run;
-    size depth = pack->depth, stop = least(block.from + QUERIES, run->stop), first = most(block.from, run->first);
-    size count = round_up(stop - block.from, 2), place = 0;
+    size depth = pack->depth, count = round_up(block->stop - block->from, 2), place = 0;
     memset(at->by_query, 0, count * depth * sizeof(float));
     Span span;
-    size own = span_of(pack, run, run->count, &span);
-    for (size number = 0; number <= run->count; number++) {
-        span_of(pack, run, number, &span);
-        size low = even_below(seen(pack, &span, own + first - run->start).low);
-        size last = seen(pack, &span, own + stop - 1 - run->start).high;
-        for (size keys = low; keys < last; keys += KEYS) {
-            size columns = least(KEYS, last - keys);
-            int all = run->count == 0 && columns == last - low;
-            look(pack, run, &span, own, block.from, first, stop, count, keys, columns, at->rows);
+    for (size number = 0; number <= block->run->count; number++) {
+        Row reach = reach_of(pack, block, number, &span);
+        for (size keys = reach.low; keys < reach.high; keys += KEYS) {
+            size columns = least(KEYS, reach.high - keys);
+            int all = block->run->count == 0 && columns == reach.high - reach.low;
+            look(pack, block, &span, count, keys, columns, at->rows);
             for (size i = 0; i < count; i += ROWS) {
-                size m = least(ROWS, count - i), real = least(m, pack->tokens - block.from - i);
+                size m = least(ROWS, count - i), real = least(m, pack->tokens - block->from - i);
                 size high = widest(at->rows + i, m), wide = round_up(high, LANES);
                 at->width[i / ROWS] = wide;
                 if (!wide) continue;
-                multiply(real, wide, depth / 2, (const uint32_t *)(given->q + (block.from + i) * depth), depth / 2, 1,
+                multiply(real, wide, depth / 2, (const uint32_t *)(given->q + (block->from + i) * depth), depth / 2, 1,
                          given->k_across + keys, stride, at->scores[i], WIDE, 0);
-                multiply(real, wide, depth / 2, (const uint32_t *)(given->by + (block.from + i) * given->by_token),
+                multiply(real, wide, depth / 2, (const uint32_t *)(given->by + (block->from + i) * given->by_token),
                          given->by_token / 2, 1, given->v_across + keys, stride, at->slopes[i], WIDE, 0);
-                for (size j = i; j < i + m; j += 2) slope_out(pack, at, given, block.from, j, wide, all);
+                for (size j = i; j < i + m; j += 2) slope_out(pack, at, given, block->from, j, wide, all);
                 multiply(m, depth, (high + 1) / 2, (const uint32_t *)at->by_scores[i], WIDE / 2, 1,
                          given->k_pairs + keys / 2 * depth, depth, at->by_query + i * depth, depth, 1);
             }
@@ -466,7 +450,7 @@ static void return_block(const Pack *pack, Block block, const Given *given, size
                 /* The rows above and, with a window, those below see none of these. */
                 while (top < bottom && at->width[top / ROWS] <= c) top += ROWS;
                 while (top < bottom && at->width[(bottom - 1) / ROWS] <= c) bottom = (bottom - 1) / ROWS * ROWS;
-                size pair = top / 2, pairs = most(bottom / 2 - pair, 0), token = (block.from / 2 + pair) * depth;
+                size pair = top / 2, pairs = most(bottom / 2 - pair, 0), token = (block->from / 2 + pair) * depth;
                 multiply(m, depth, pairs, at->slope_pairs[pair] + c, 1, WIDE, given->q_pairs + token, depth,
                          by_key + (place + c) * depth, depth, add);
                 multiply(m, depth, pairs, at->share_pairs[pair] + c, 1, WIDE, given->by_pairs + token, depth,
@@ -478,24 +462,18 @@ static void return_block(const Pack *pack, Block block, const Given *given, size
 }
 
 /* Add what a block found for its keys to the sums of all. */
-static void add_block(const Pack *pack, Block block, const float *by_key, const float *by_value, float *keys_total,
+static void add_block(const Pack *pack, const Block *block, const float *by_key, const float *by_value, float *keys_total,
                       float *values_total) {
-    const Run *run = pack->run + block.run;
-    size depth = pack->depth, stop = least(block.from + QUERIES, run->stop), first = most(block.from, run->first);
-    size place = 0;
+    size depth = pack->depth, place = 0;
     Span span;
-    size own = span_of(pack, run, run->count, &span);
-    for (size number = 0; number <= run->count; number++) {
-        span_of(pack, run, number, &span);
-        size low = even_below(seen(pack, &span, own + first - run->start).low);
-        size high = seen(pack, &span, own + stop - 1 - run->start).high;
-        if (low >= high) continue;
-        for (size x = 0; x < (high - low) * depth; x += LANES) {
-            float *k = keys_total + low * depth + x, *v = values_total + low * depth + x;
+    for (size number = 0; number <= block->run->count; number++) {
+        Row reach = reach_of(pack, block, number, &span);
+        for (size x = 0; x < (reach.high - reach.low) * depth; x += LANES) {
+            float *k = keys_total + reach.low * depth + x, *v = values_total + reach.low * depth + x;
             _mm512_storeu_ps(k, _mm512_add_ps(_mm512_loadu_ps(k), _mm512_loadu_ps(by_key + place * depth + x)));
             _mm512_storeu_ps(v, _mm512_add_ps(_mm512_loadu_ps(v), _mm512_loadu_ps(by_value + place * depth + x)));
         }
-        place += high - low;
+        place += most(reach.high - reach.low, 0);
     }
 }
 
@@ -503,9 +481,9 @@ static void add_block(const Pack *pack, Block block, const float *by_key, const 
 static size longest_reach(const Pack *pack) {
     size longest = 0;
     for (size r = 0; r < pack->runs; r++) {
-        Span span;
-        size own = span_of(pack, pack->run + r, pack->run[r].count, &span);
-        longest = most(longest, own + pack->run[r].end - pack->run[r].start + 2 * (pack->run[r].count + 1));
+        const Run *run = pack->run + r;
+        size own = span_of(pack, run, run->count).position;
+        longest = most(longest, own + run->end - run->start + 2 * (run->count + 1));
     }
     return longest;
 }
@@ -516,7 +494,7 @@ int attention_backward(const bf16 *by, const bf16 *out, const float *sums, const
                        const bf16 *cos, const bf16 *sin, const size *runs, size run_count, const size *spans,
                        size tokens, size heads, size kv_heads, size depth, float scale, size window, bf16 *by_q,
                        bf16 *by_k, bf16 *by_v, size threads) {
-    Pack pack = {tokens, heads, kv_heads, depth, run_count, window, threads, scale, (const Run *)runs, spans};
+    Pack pack = {tokens, heads, kv_heads, depth, run_count, window, scale, (const Run *)runs, spans};
     Turn turn = {cos, sin}, none = {NULL, NULL};
     size group = heads / kv_heads, stride = stride_of(tokens), half = round_up(tokens + WIDE, 2) / 2, blocks = 0;
     size across = (depth / 2) * stride, pairs = half * depth, reach = longest_reach(&pack);
@@ -565,21 +543,19 @@ int attention_backward(const bf16 *by, const bf16 *out, const float *sums, const
 #pragma omp for schedule(dynamic, 1) ordered
             for (size b = 0; b < blocks; b++) {
                 size kv = block[b].kv_head;
-                const Run *run = pack.run + block[b].run;
-                size stop = least(block[b].from + QUERIES, run->stop), first = most(block[b].from, run->first);
                 for (size g = 0; g < group; g++) {
                     size head = kv * group + g;
                     Given given = {rows + head * tokens * depth, by + head * depth, heads * depth,
                                    q_pairs + head * pairs, by_pairs + head * pairs, k_across + kv * across,
                                    v_across + kv * across, k_pairs + kv * pairs, sums + head * tokens,
                                    inner + head * tokens};
-                    return_block(&pack, block[b], &given, stride, g > 0, mine, by_key, by_value);
-                    for (size t = first; t < stop; t++)
+                    return_block(&pack, block + b, &given, stride, g > 0, mine, by_key, by_value);
+                    for (size t = block[b].first; t < block[b].stop; t++)
                         give_row(&pack, mine->by_query + (t - block[b].from) * depth, turn, scale, t,
                                  by_q + (t * heads + head) * depth);
                 }
 #pragma omp ordered
-                add_block(&pack, block[b], by_key, by_value, totals + kv * tokens * depth,
+                add_block(&pack, block + b, by_key, by_value, totals + kv * tokens * depth,
                           values_total + kv * tokens * depth);
             }
 #pragma omp for schedule(static)

@@ -14,6 +14,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from burnish.cache import cache_directory
+
 HERE = Path(__file__).parent
 SOURCES = ("attention.c", "rows.c")
 NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
@@ -63,7 +65,7 @@ def _begin() -> Build:
     libraries = [*_openmp_of_torch(), "-lm"]
     command = [compiler, *FLAGS, *(str(HERE / name) for name in SOURCES), *libraries]
     try:
-        path = _cache() / f"{_key(compiler, libraries)}.so"
+        path = cache_directory() / "kernels" / f"{_key(compiler, libraries)}.so"
         if path.is_file():
             return Build(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +107,3 @@ def _key(compiler: str, libraries: list[str]) -> str:
     for name in ("lanes.h", *SOURCES):
         digest.update((HERE / name).read_bytes())
     return digest.hexdigest()[:24]
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("BURNISH_CACHE") or Path.home() / ".cache" / "burnish") / "kernels"

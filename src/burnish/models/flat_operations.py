@@ -49,15 +49,22 @@ def weights_of(module: nn.Module) -> Weights | None:
     return Weights(base.weight, base.bias, a.weight, b.weight, float(lora.scaling[names[0]]))
 
 
+def _known(modules: Sequence[nn.Module]) -> tuple[tuple[float, ...], list[Tensor | None]] | None:
+    """The layers' scales and, four each, their tensors; None where any is of another kind."""
+    found = [one for module in modules if (one := weights_of(module)) is not None]
+    if len(found) < len(modules):
+        return None
+    return tuple(one.scale for one in found), [tensor for one in found for tensor in one[:4]]
+
+
 def project(x: Tensor, modules: Sequence[nn.Module], residual: Tensor | None = None) -> tuple[Tensor, ...]:
     """Linear layers of one input `(T, K)`; a `residual`, which only a single layer may have, is added to it."""
-    found = [weights_of(module) for module in modules]
-    if any(one is None for one in found):
+    known = _known(modules)
+    if known is None:
         out = tuple(module(x) for module in modules)
         return out if residual is None else (residual + out[0],)
-    known = [one for one in found if one is not None]
-    tensors = [tensor for one in known for tensor in one[:4]]
-    made: tuple[Tensor, ...] = _Project.apply(x, residual, tuple(w.scale for w in known), *tensors)  # type: ignore[no-untyped-call]
+    scales, tensors = known
+    made: tuple[Tensor, ...] = _Project.apply(x, residual, scales, *tensors)  # type: ignore[no-untyped-call]
     return made
 
 
@@ -66,13 +73,11 @@ def project_normed(x: Tensor, norm: nn.Module, modules: Sequence[nn.Module]) -> 
 
     The norm is not kept, but made again in the backward pass.
     """
-    found = [weights_of(module) for module in modules]
-    if any(one is None for one in found):
+    known = _known(modules)
+    if known is None:
         x, seen = _Norm.apply(x, norm.weight, norm.variance_epsilon)  # type: ignore[no-untyped-call]
         return (x, *(module(seen) for module in modules))
-    known = [one for one in found if one is not None]
-    tensors = [tensor for one in known for tensor in one[:4]]
-    scales = tuple(one.scale for one in known)
+    scales, tensors = known
     made: tuple[Tensor, ...] = _NormProject.apply(x, norm.weight, norm.variance_epsilon, scales, *tensors)  # type: ignore[no-untyped-call]
     return made
 
@@ -257,20 +262,23 @@ class _Norm(torch.autograd.Function):
         return (*_norm_gradients(by, other, x, weight, scale, ctx.needs_input_grad), None)
 
 
+def _in_fp32(x: Tensor) -> Tensor:
+    """fp64 in fp32, to which transformers goes down as well; bf16 as it is, for a product with fp32 widens it."""
+    return x.float() if x.dtype == torch.float64 else x
+
+
 def _inverse_rms(x: Tensor, epsilon: float) -> Tensor:
-    """1 / rms of each row `(..., 1)`, in fp32, to which transformers goes down from fp64 as well."""
+    """1 / rms of each row `(..., 1)`, in fp32."""
     if take(x):
         return operations.inverse_rms(x, epsilon)
-    known = x.float() if x.dtype == torch.float64 else x
-    size: Tensor = torch.linalg.vector_norm(known, dim=-1, keepdim=True, dtype=torch.float32)
+    size: Tensor = torch.linalg.vector_norm(_in_fp32(x), dim=-1, keepdim=True, dtype=torch.float32)
     return size.square_().mul_(1.0 / x.shape[-1]).add_(epsilon).rsqrt_()
 
 
 def _normed(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     if take(x, weight):
         return operations.norm(x, weight, scale)
-    known = x.float() if x.dtype == torch.float64 else x
-    out: Tensor = torch.mul(known, scale).to(torch.promote_types(x.dtype, torch.float32)).mul_(weight)
+    out: Tensor = torch.mul(_in_fp32(x), scale).to(torch.promote_types(x.dtype, torch.float32)).mul_(weight)
     return out.to(x.dtype)
 
 
@@ -282,7 +290,7 @@ def _norm_gradients(
     if take(by, x, weight):
         dx, dw = operations.norm_backward(by, other, x, weight, scale, of_x=of_x, of_weight=of_weight)
         return dx, None if dw is None else dw.to(weight.dtype)
-    unit = (x.float() if x.dtype == torch.float64 else x) * scale  # fp32
+    unit = _in_fp32(x) * scale
     dx = dw = None
     if of_weight:
         dw = (by * unit).flatten(0, -2).sum(0).to(weight.dtype)

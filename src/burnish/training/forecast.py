@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from burnish.losses.cross_entropy import CHUNK
 from burnish.models.anatomy import Anatomy
 from burnish.parallel.hardware import CONTEXT_BYTES
 from burnish.recipe.choices import Adapter, DType, Optimizer
@@ -23,7 +24,6 @@ from burnish.recipe.methods import METHODS
 from burnish.recipe.schema import Recipe
 
 GB = 1e9
-CHUNK_ROWS = 256
 BLOCK_BYTES = 2**22
 MOMENTS = {
     Optimizer.ADAMW: 8,
@@ -90,7 +90,7 @@ def memory_of(
     again = recipe.gradient_checkpointing is True  # `auto` is without, until it is found not to fit
     kept = anatomy.hidden * width if again else per_layer
     layers = pack_tokens * (kept * anatomy.layers + (per_layer if again else 0))
-    rows = min(CHUNK_ROWS, pack_tokens)
+    rows = min(CHUNK["cpu"], pack_tokens)
     table = anatomy.vocabulary * anatomy.hidden
     # A chunk's part of a trained head's gradient, on its way to the sum; a CPU makes it a slice at a time.
     head = table * width if recipe.adapter == Adapter.FULL else 0

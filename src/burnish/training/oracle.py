@@ -122,12 +122,10 @@ def settle(session: Session) -> Verdict:
         why = f"it is not the model's own: {verdict}"
         if verdict.culprit == KERNELS:
             switch_off(why)
+        elif verdict.culprit == FLAT:
+            forward.flat, forward.why_not_flat = False, why
         else:
-            forward.flat = False
-        if verdict.culprit == FLAT:
-            forward.why_not_flat = why
-        elif verdict.culprit == HEAD:
-            forward.head, forward.why_no_head = None, why
+            forward.flat, forward.head, forward.why_no_head = False, None, why
         verdict = consult(session)
     if not verdict.ok:
         raise _refusal(verdict)

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
+from burnish.cache import cache_directory
 from burnish.data.store import MANIFEST
 from burnish.errors import DataError
 
@@ -31,7 +32,7 @@ STALE_SECONDS = 14 * 24 * 3600
 
 def vault() -> Path:
     """The folder of all certificates."""
-    root = Path(os.environ.get("BURNISH_CACHE") or Path.home() / ".cache" / "burnish")
+    root = cache_directory()
     try:
         (root / "certificates").mkdir(parents=True, exist_ok=True)
     except OSError:  # a home that cannot be written: nothing is kept beyond this process
